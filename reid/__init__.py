@@ -1,0 +1,1 @@
+"""Vehicle re-identification across modalities: PORSCHE, its trainer and its embedder."""
