@@ -1,0 +1,1 @@
+"""The pipeline: cameras in, sightings over the bus, identities into the database."""

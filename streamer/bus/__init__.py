@@ -1,0 +1,78 @@
+"""How messages travel from the edge to the matcher: the contracts. `memory` and `kafka` implement them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+#: Tells where a partition is to be read from: the database's offset, else None (the oldest message there is).
+StartOffset = Callable[[str, int], int | None]
+
+
+class BusError(Exception):
+    """The bus can't be used; the text is one line that names what and where, without a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message as read from the bus.
+
+    Attributes:
+        topic: The topic it was read from.
+        partition: Order holds within one.
+        offset: Its place in the partition; the next one's is higher, not always by one.
+        key: The region.
+        payload: What `streamer.sighting_codec.decode` reads.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    payload: bytes
+
+
+class Publisher(Protocol):
+    """Takes messages from the edge. One per process; threads of that process may share it."""
+
+    def publish(self, key: str, payload: bytes, *, droppable: bool) -> None:
+        """Keeps the message durably before it returns; it does not wait for a broker.
+
+        Args:
+            key: The region.
+            payload: An encoded message.
+            droppable: Whether this one goes first when the outbox is full (an `update` or a heartbeat).
+
+        Raises:
+            BusError: It could not be kept (the disk is full, say); the caller counts it as lost.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of files. What was published is safe."""
+        ...
+
+
+class Consumer(Protocol):
+    """Gives messages to the matcher, in order per partition, from the offset that the database holds."""
+
+    def poll(self, *, timeout_s: float, limit: int) -> Sequence[Record]:
+        """Up to `limit` records; waits up to `timeout_s` for the first, and returns none after that."""
+        ...
+
+    def commit(self, next_offsets: dict[tuple[str, int], int]) -> None:
+        """Says that everything below these offsets, by (topic, partition), stands in the database."""
+        ...
+
+    def reject(self, record: Record, reason: str) -> None:
+        """Puts a message that can't be read aside, with the reason, where a person finds it."""
+        ...
+
+    def lag(self) -> int:
+        """How many messages wait, of the partitions that this consumer holds."""
+        ...
+
+    def close(self) -> None:
+        """Leaves the group, if any, and lets go of connections."""
+        ...

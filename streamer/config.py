@@ -1,0 +1,398 @@
+"""The site file: what a site is, checked once, at start.
+
+Unknown keys are refused; every error names the key, the value and what is wanted. `${NAME}` in any value is replaced
+from the environment. Paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from reid.modality import Modality
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+MASK = "***"
+
+
+class ConfigError(Exception):
+    """The site file can't be used. The message has one line per fault, each naming file, key, value and wish."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Pixel = tuple[float, float]
+
+
+class Position(_Section):
+    """Where a camera stands: on the site plan (`x`, `y`, in the plan's pixels) or on the earth (`lat`, `lon`)."""
+
+    x: float | None = None
+    y: float | None = None
+    lat: Annotated[float, Field(ge=-90, le=90)] | None = None
+    lon: Annotated[float, Field(ge=-180, le=180)] | None = None
+
+    @model_validator(mode="after")
+    def _one_frame(self) -> Self:
+        plan, earth = (self.x, self.y), (self.lat, self.lon)
+        if (None in plan) == (None in earth):
+            raise ValueError("give x and y, or lat and lon")
+        return self
+
+
+class CameraConfig(_Section):
+    """One camera.
+
+    `url` is an rtsp://, http(s):// or tcp:// address, a video file, or an image sequence (`thermal/%06d.tiff`).
+    `start_time` dates the first frame of a file; without it the file's own creation time is taken, else its mtime.
+    """
+
+    id: Identifier
+    url: Annotated[str, Field(min_length=1)]
+    modality: Modality | Literal["auto"] = "auto"
+    region: Identifier | None = None
+    position: Position | None = None
+    start_time: AwareDatetime | None = None
+    #: Polygons in source pixels; a vehicle whose box's bottom centre lies inside one is not followed.
+    ignore: tuple[Annotated[tuple[Pixel, ...], Field(min_length=3)], ...] = ()
+    #: Boxes lower than this, in source pixels, are not followed.
+    min_box_height_px: Annotated[int, Field(ge=1)] = 16
+    #: Weights for this camera alone; otherwise `detector.weights_by_modality`, otherwise `detector.weights`.
+    detector: str | None = None
+    #: Frame rate of an image sequence, which carries none of its own.
+    fps: PositiveFloat | None = None
+    hwaccel: str | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames that nobody takes in time are lost: everything with a scheme but file://."""
+        return "://" in self.url and not self.url.startswith("file://")
+
+
+class LinkConfig(_Section):
+    """Travel between two cameras, either way: seconds from leaving one view to entering the other.
+
+    `min_s: 0` says that the views may overlap.
+    """
+
+    between: tuple[Identifier, Identifier]
+    min_s: Annotated[float, Field(ge=0)] = 0.0
+    max_s: PositiveFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_s <= self.min_s:
+            raise ValueError(f"max_s must exceed min_s, got {self.max_s:g} and {self.min_s:g}")
+        if self.between[0] == self.between[1]:
+            raise ValueError(f"a link needs two cameras, got {self.between[0]} twice")
+        return self
+
+
+class SourceConfig(_Section):
+    """How streams are opened, read and reopened."""
+
+    open_timeout_s: PositiveFloat = 10.0
+    read_timeout_s: PositiveFloat = 5.0
+    reconnect_min_s: PositiveFloat = 0.5
+    reconnect_max_s: PositiveFloat = 30.0
+    #: Decoded frames that wait for the detector, per camera. Live sources drop the oldest, files wait.
+    queue_frames: PositiveInt = 4
+
+
+class DetectorConfig(_Section):
+    """Which network finds vehicles, and when it runs."""
+
+    #: A file or folder that Ultralytics can load; `yolo11n.pt` and other hub names need `allow_download`.
+    weights: str = str(WEIGHTS / "yolo11n-vehicles_int8_openvino_model")
+    weights_by_modality: dict[Modality, str] = {}
+    #: Height and width in pixels; None: the smallest multiple of 32 that the model allows and the cameras fit.
+    image_size: tuple[PositiveInt, PositiveInt] | None = None
+    confidence: Fraction = 0.1
+    iou: Fraction = 0.6
+    device: str | None = None
+    batch_size: PositiveInt = 4
+    motion_gate: bool = True
+    allow_download: bool = False
+
+
+class TrackerConfig(_Section):
+    """When a vehicle that is no longer detected has left."""
+
+    max_seconds_lost: PositiveFloat = 2.0
+
+
+class CropsConfig(_Section):
+    """Which pictures of a tracklet are embedded."""
+
+    min_height_px: PositiveInt = 24
+    min_interval_s: PositiveFloat = 1.0
+    #: A later crop replaces the best one when its quality is this many times as high.
+    better_by: Annotated[float, Field(gt=1)] = 1.15
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 85
+    context_width_px: PositiveInt = 960
+
+
+class EmbedderConfig(_Section):
+    """The network that describes vehicles, and how its batches form."""
+
+    weights: str = str(WEIGHTS / "porsche-small_openvino_model")
+    device: str | None = None
+    batch_size: PositiveInt = 16
+    max_wait_s: PositiveFloat = 0.05
+    #: Crops that wait in a camera worker; beyond it the oldest of a live camera is dropped and counted.
+    queue_crops: PositiveInt = 256
+    #: How long a camera worker waits for one answer before it reconnects and asks again.
+    reply_timeout_s: PositiveFloat = 10.0
+    #: How often a crop is asked for before it is dropped and counted.
+    attempts: PositiveInt = 3
+
+
+class KafkaConfig(_Section):
+    """A Kafka cluster between edge and matcher."""
+
+    bootstrap_servers: tuple[str, ...]
+    topic: str = "sightings"
+    dead_topic: str = "sightings.dead"
+    group: str = "matcher"
+    partitions: PositiveInt = 8
+    replication: PositiveInt = 1
+    delivery_timeout_s: PositiveFloat = 30.0
+    request_timeout_s: PositiveFloat = 10.0
+    session_timeout_s: PositiveFloat = 10.0
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: str | None = None
+    ssl_cafile: str | None = None
+
+
+class OutboxConfig(_Section):
+    """The on-disk queue between the edge and the bus. With `bus: memory` it is the bus."""
+
+    #: Default: beside a SQLite database, else in the working directory, named after the site.
+    path: Path | None = None
+    max_bytes: PositiveInt = 1 << 30
+
+
+class MatcherConfig(_Section):
+    """How tracklets become vehicles. Every time is event time."""
+
+    settle_s: PositiveFloat = 3.0
+    allowed_lateness_s: PositiveFloat = 30.0
+    #: A camera that says nothing for this long no longer holds the others back.
+    camera_silence_s: PositiveFloat = 30.0
+    #: A vehicle not seen for this long is no longer a candidate.
+    time_to_live_s: PositiveFloat = 3600.0
+    candidates: PositiveInt = 20
+    #: Log-odds that a tracklet belongs to a vehicle already known, above which they are linked.
+    min_score: float = 0.0
+    #: The best candidate must beat the second by this; otherwise the tracklet stays split.
+    min_margin: float = 0.0
+
+
+class SiteConfig(_Section):
+    """A whole site. Defaults make a file of ten lines run."""
+
+    site: Identifier
+    cameras: Annotated[tuple[CameraConfig, ...], Field(min_length=1)]
+    database: str
+    crops_dir: Path = Path("crops")
+    timezone: str = "UTC"
+    regions: Annotated[tuple[Identifier, ...], Field(min_length=1)] = ("main",)
+    links: tuple[LinkConfig, ...] | None = None
+    #: Camera worker processes; cameras are dealt to them in turn.
+    workers: PositiveInt = 1
+    source: SourceConfig = SourceConfig()
+    detector: DetectorConfig = DetectorConfig()
+    tracker: TrackerConfig = TrackerConfig()
+    crops: CropsConfig = CropsConfig()
+    embedder: EmbedderConfig = EmbedderConfig()
+    bus: Literal["memory"] | KafkaConfig = "memory"
+    outbox: OutboxConfig = OutboxConfig()
+    matcher: MatcherConfig = MatcherConfig()
+    status_period_s: PositiveFloat = 2.0
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"not a time zone of the IANA list, such as Europe/Berlin: {name}") from error
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        regions = {camera.id: self.region_of(camera) for camera in self.cameras}
+        if len(regions) != len(self.cameras):
+            ids = [camera.id for camera in self.cameras]
+            twice = sorted({name for name in ids if ids.count(name) > 1})
+            raise ValueError(f"cameras: each id must be unique, got twice: {', '.join(twice)}")
+        for name, region in regions.items():
+            if region not in self.regions:
+                raise ValueError(f"cameras: {name}: region {region!r} is not among regions {list(self.regions)}")
+        for link in self.links or ():
+            _check_link(link, regions)
+        return self
+
+    def region_of(self, camera: CameraConfig) -> str:
+        """A camera's region: its own, else the site's first."""
+        return camera.region or self.regions[0]
+
+    def camera(self, camera_id: str) -> CameraConfig:
+        """The camera of that id; KeyError where there is none."""
+        for camera in self.cameras:
+            if camera.id == camera_id:
+                return camera
+        raise KeyError(camera_id)
+
+    @property
+    def outbox_path(self) -> Path:
+        """The outbox file: as configured, else beside a SQLite database, else in the working directory."""
+        if self.outbox.path is not None:
+            return self.outbox.path
+        if self.database.startswith("sqlite:///"):
+            return Path(self.database.removeprefix("sqlite:///")).with_suffix(".outbox.db")
+        return Path(f"{self.site}.outbox.db")
+
+
+def _check_link(link: LinkConfig, regions: dict[str, str]) -> None:
+    for end in link.between:
+        if end not in regions:
+            raise ValueError(f"links: {end!r} is not a camera of this site ({', '.join(regions)})")
+    first, second = link.between
+    if regions[first] != regions[second]:
+        raise ValueError(
+            f"links: {first} and {second} lie in different regions ({regions[first]}, {regions[second]}); "
+            "vehicles are linked within a region only"
+        )
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _substitute(value: Any, environment: dict[str, str], where: str) -> Any:  # noqa: ANN401 - YAML is untyped
+    if isinstance(value, dict):
+        return {
+            key: _substitute(item, environment, f"{where}.{key}" if where else str(key)) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_substitute(item, environment, f"{where}.{index}") for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in environment:
+            raise ConfigError(f"{where}: ${{{name}}} is not set in the environment")
+        return environment[name]
+
+    return _VARIABLE.sub(replace, value)
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return str((folder / path).resolve())
+
+
+def _resolve_paths(site: SiteConfig, folder: Path) -> SiteConfig:
+    """Makes every path that the file gives relative absolute, against the file's folder."""
+
+    def weights(name: str) -> str:
+        # A bare hub name such as yolo11n.pt stays as it is unless such a file lies beside the site file.
+        local = (folder / name).resolve()
+        return str(local) if local.exists() or "/" in name else name
+
+    def camera(entry: CameraConfig) -> CameraConfig:
+        path = entry.url.removeprefix("file://")
+        changed = {} if entry.is_live else {"url": _absolute(path, folder)}
+        if entry.detector is not None:
+            changed["detector"] = weights(entry.detector)
+        return entry.model_copy(update=changed)
+
+    database = site.database
+    if database.startswith("sqlite:///") and database != "sqlite:///:memory:":
+        database = f"sqlite:///{_absolute(database.removeprefix('sqlite:///'), folder)}"
+    detector = site.detector.model_copy(
+        update={
+            "weights": weights(site.detector.weights),
+            "weights_by_modality": {key: weights(value) for key, value in site.detector.weights_by_modality.items()},
+        }
+    )
+    outbox_path = None if site.outbox.path is None else (folder / site.outbox.path).resolve()
+    return site.model_copy(
+        update={
+            "cameras": tuple(camera(entry) for entry in site.cameras),
+            "database": database,
+            "crops_dir": (folder / site.crops_dir).resolve(),
+            "detector": detector,
+            "embedder": site.embedder.model_copy(update={"weights": weights(site.embedder.weights)}),
+            "outbox": site.outbox.model_copy(update={"path": outbox_path}),
+        }
+    )
+
+
+def _fault(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    where = ".".join(str(part) for part in error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "unknown key"
+    shown = "" if isinstance(error["input"], dict | list) or not where else f" (got {mask(repr(error['input']))})"
+    return f"{where}: {message}{shown}" if where else message
+
+
+def load_site(path: Path | str, environment: dict[str, str] | None = None) -> SiteConfig:
+    """Reads and checks a site file.
+
+    Args:
+        path: The YAML file.
+        environment: Where `${NAME}` comes from; the process's own by default.
+
+    Raises:
+        ConfigError: The file is missing, is no YAML mapping, or has a fault; one line per fault.
+    """
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: wanted a mapping with site, database and cameras, got {type(document).__name__}")
+    try:
+        values = _substitute(document, dict(os.environ) if environment is None else environment, "")
+        site = SiteConfig.model_validate(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_fault(fault)}" for fault in error.errors())) from error
+    return _resolve_paths(site, path.resolve().parent)
+
+
+_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^:/@\s]*):(?P<password>[^@\s]*)@", re.IGNORECASE)
+
+
+def mask(text: str) -> str:
+    """The text with the password of every `scheme://user:password@host` in it replaced by `***`."""
+    return _USERINFO.sub(rf"\g<scheme>\g<user>:{MASK}@", text)
