@@ -1,0 +1,126 @@
+"""From cosine similarity to evidence: a log-likelihood ratio per pair of modalities."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from reid.modality import Modality
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+ModalityPair = tuple[Modality, Modality]
+
+#: A single similarity never says more than this, in nats: no calibration set has seen enough pairs to know better.
+MAX_EVIDENCE = 6.0
+
+
+class CalibrationError(Exception):
+    """A calibration file can't be used; the text is one line that names it."""
+
+
+def modality_pair(first: Modality, second: Modality) -> ModalityPair:
+    """The pair in a fixed order, since evidence does not depend on who asked."""
+    return (first, second) if first <= second else (second, first)
+
+
+@dataclass(frozen=True, slots=True)
+class Logistic:
+    """log p(similarity | same) / p(similarity | different) = slope * similarity + intercept.
+
+    Attributes:
+        slope: Nats per unit of cosine similarity; positive for any embedding worth having.
+        intercept: Nats at similarity 0.
+        pairs: How many labelled pairs the fit has seen.
+    """
+
+    slope: float
+    intercept: float
+    pairs: int = 0
+
+    def llr(self, similarity: float) -> float:
+        """The log-likelihood ratio of a cosine similarity, in nats, within `MAX_EVIDENCE` either way."""
+        return min(max(self.slope * similarity + self.intercept, -MAX_EVIDENCE), MAX_EVIDENCE)
+
+
+#: What is assumed of an embedder that nobody has calibrated: sure only of the nearly identical.
+UNKNOWN = Logistic(slope=12.0, intercept=-6.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The fits of one embedder, by pair of modalities."""
+
+    fits: Mapping[ModalityPair, Logistic]
+
+    def of(self, first: Modality, second: Modality) -> Logistic:
+        """The fit of a pair, or `UNKNOWN`."""
+        return self.fits.get(modality_pair(first, second), UNKNOWN)
+
+
+def fit_logistic(similarity: NDArray[np.float64], is_same: NDArray[np.bool_]) -> Logistic:
+    """Fits a `Logistic` to labelled pairs, same and different weighing alike, as Platt (1999) does, with his targets.
+
+    Args:
+        similarity: (N,) cosine similarities.
+        is_same: (N,) whether the two are one vehicle; both values must occur.
+
+    Raises:
+        ValueError: Only one of same and different occurs.
+    """
+    same, different = int(is_same.sum()), int((~is_same).sum())
+    if not same or not different:
+        raise ValueError(f"calibration needs pairs of both kinds, got {same} same and {different} different")
+    target = np.where(is_same, (same + 1) / (same + 2), 1 / (different + 2))
+    weight = np.where(is_same, 0.5 / same, 0.5 / different)
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        logit = parameters[0] * similarity + parameters[1]
+        return float(np.sum(weight * (np.logaddexp(0, logit) - target * logit)))
+
+    def gradient(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        error = weight * (expit(parameters[0] * similarity + parameters[1]) - target)
+        return np.array([np.sum(error * similarity), np.sum(error)])
+
+    slope, intercept = minimize(loss, np.array([5.0, -2.5]), jac=gradient, method="BFGS").x
+    return Logistic(float(slope), float(intercept), len(similarity))
+
+
+def save_calibration(path: Path, calibration: Calibration) -> None:
+    """Writes the fits as JSON: one entry a pair of modalities."""
+    rows = [
+        {"pair": list(pair), "slope": fit.slope, "intercept": fit.intercept, "pairs": fit.pairs}
+        for pair, fit in sorted(calibration.fits.items())
+    ]
+    path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Reads what `save_calibration` wrote.
+
+    Raises:
+        CalibrationError: The file is missing or says something else.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return Calibration(
+            {
+                modality_pair(*(Modality(name) for name in row["pair"])): Logistic(
+                    float(row["slope"]), float(row["intercept"]), int(row["pairs"])
+                )
+                for row in rows
+            }
+        )
+    except OSError as error:
+        raise CalibrationError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CalibrationError(f"{path}: no calibration: {error}") from error

@@ -1,0 +1,86 @@
+"""Travel between cameras: what the road allows."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamer.config import LinkConfig
+    from streamer.matcher.tracklet import Tracklet
+
+
+@dataclass(frozen=True, slots=True)
+class TravelTime:
+    """How long the road between two cameras takes, in seconds from leaving one view to entering the other."""
+
+    min_s: float
+    max_s: float
+
+    @property
+    def may_overlap(self) -> bool:
+        """Whether both cameras can show one vehicle at one time."""
+        return self.min_s == 0
+
+
+class RoadGraph:
+    """The links of a region. Cameras without a direct link are as far apart as the shortest chain of links.
+
+    Without links any pair of cameras is possible, at any time.
+    """
+
+    def __init__(self, links: Sequence[LinkConfig] | None, *, dwell_s: float) -> None:
+        """Makes the graph.
+
+        Args:
+            links: The configured links, or None.
+            dwell_s: Longest stay in a view that lies on a chain and did not see the vehicle.
+        """
+        self._links = None if links is None else _adjacency(links)
+        self._dwell_s = dwell_s
+        self._known: dict[tuple[str, str], TravelTime | None] = {}
+
+    def travel_time(self, first: str, second: str) -> TravelTime | None:
+        """The travel time between two cameras, either way; None where the road does not join them."""
+        if self._links is None:
+            return TravelTime(0.0, math.inf)
+        key = (first, second) if first <= second else (second, first)
+        if key not in self._known:
+            self._known[key] = self._shortest(*key)
+        return self._known[key]
+
+    def _shortest(self, first: str, second: str) -> TravelTime | None:
+        """A direct link as it is; else the fewest links, and of those the quickest (Dijkstra 1959)."""
+        links = self._links or {}
+        queue: list[tuple[int, float, float, str]] = [(0, 0.0, 0.0, first)]
+        seen: set[str] = set()
+        while queue:
+            hops, max_s, min_s, camera = heapq.heappop(queue)
+            if camera == second:
+                return TravelTime(min_s, max_s)
+            if camera in seen:
+                continue
+            seen.add(camera)
+            dwell_s = self._dwell_s if hops else 0.0
+            for neighbour, link in links.get(camera, {}).items():
+                heapq.heappush(queue, (hops + 1, max_s + link.max_s + dwell_s, min_s + link.min_s, neighbour))
+        return None
+
+
+def _adjacency(links: Sequence[LinkConfig]) -> dict[str, dict[str, TravelTime]]:
+    adjacency: dict[str, dict[str, TravelTime]] = {}
+    for link in links:
+        first, second = link.between
+        time = TravelTime(link.min_s, link.max_s)
+        adjacency.setdefault(first, {})[second] = time
+        adjacency.setdefault(second, {})[first] = time
+    return adjacency
+
+
+def gap_s(first: Tracklet, second: Tracklet) -> float:
+    """Seconds between the two tracklets; negative while both are seen."""
+    return max(second.started_at - first.ended_at, first.started_at - second.ended_at)
