@@ -1,0 +1,181 @@
+"""Counters in memory shared by a site's processes, so that what a killed worker had counted is still there.
+
+One cell has one writer: a camera's row belongs to the worker that runs it, a stage's row to that stage, the control
+row to the supervisor. There is no lock that a killed process could take with it; an aligned 8-byte store is whole.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_NOTE_BYTES = 240
+
+
+class Field(IntEnum):
+    """What a cell holds. Cameras and stages share the list; a row leaves at 0 what does not concern it.
+
+    Per camera `DECODED` = `DETECTED` + `GATED` + `DROPPED` + frames in flight, and
+    `CROPS_ASKED` = `CROPS_EMBEDDED` + `CROPS_DROPPED` + crops in flight; at the end nothing is in flight.
+    """
+
+    STATE = 0
+    #: Frames.
+    DECODED = 1
+    DETECTED = 2
+    GATED = 3
+    DROPPED = 4
+    DECODE_ERRORS = 5
+    RECONNECTS = 6
+    STALLED_S = 7
+    #: Boxes found, tracklets begun, and tracklets that never became a sighting (short, small or in an ignored area).
+    DETECTIONS = 8
+    TRACKLETS = 9
+    TRACKLETS_IGNORED = 10
+    CROPS_ASKED = 11
+    CROPS_EMBEDDED = 12
+    CROPS_DROPPED = 13
+    SIGHTINGS = 14
+    #: Sightings and pictures that could not be kept (a full disk).
+    SIGHTINGS_LOST = 15
+    PICTURES_LOST = 16
+    #: Unix seconds.
+    LAST_CAPTURED_AT = 17
+    LAST_ALIVE_AT = 18
+    #: Stages.
+    HANDLED = 19
+    VEHICLES = 20
+    LAG = 21
+    BATCHES = 22
+    RESTARTS = 23
+    FAILURES = 24
+    #: Wall-clock seconds of work, by what was done.
+    PREPARE_S = 25
+    DETECT_S = 26
+    TRACK_S = 27
+    PUBLISH_S = 28
+    WORK_S = 29
+
+
+class RowState(IntEnum):
+    """What a camera or a stage is doing."""
+
+    STARTING = 0
+    RUNNING = 1
+    RECONNECTING = 2
+    FINISHED = 3
+    FAILED = 4
+    STOPPED = 5
+
+
+class Order(IntEnum):
+    """What the supervisor has told the workers, in the order in which it does."""
+
+    RUN = 0
+    #: Cameras stop, end their tracklets and publish them.
+    STOP_CAMERAS = 1
+    #: Cameras are done: the matcher empties the bus, then ends.
+    DRAIN = 2
+    #: Everybody ends now.
+    STOP_ALL = 3
+
+
+class Row:
+    """The cells and the note of one camera or stage."""
+
+    def __init__(self, cells: NDArray[np.float64], note: NDArray[np.uint8]) -> None:
+        self._cells, self._note = cells, note
+
+    def __getitem__(self, field: Field) -> float:
+        return float(self._cells[field])
+
+    def __setitem__(self, field: Field, value: float) -> None:
+        self._cells[field] = value
+
+    def add(self, field: Field, amount: float = 1) -> None:
+        """Adds to a cell that only the caller writes."""
+        self._cells[field] += amount
+
+    def count(self, field: Field) -> int:
+        """A cell that holds a whole number."""
+        return int(self._cells[field])
+
+    @property
+    def state(self) -> RowState:
+        """What it is doing."""
+        return RowState(int(self._cells[Field.STATE]))
+
+    @state.setter
+    def state(self, state: RowState) -> None:
+        self._cells[Field.STATE] = state
+
+    @property
+    def note(self) -> str:
+        """One line for people: why it is in its state. Passwords are masked by whoever writes it."""
+        return bytes(self._note).split(b"\0", 1)[0].decode("utf-8", errors="replace")
+
+    @note.setter
+    def note(self, text: str) -> None:
+        data = text.encode("utf-8")[: _NOTE_BYTES - 1]
+        self._note[: len(data)] = np.frombuffer(data, np.uint8)
+        self._note[len(data) :] = 0
+
+
+class Board:
+    """All rows of a site. The supervisor makes it and hands it to the processes that it spawns.
+
+    Args:
+        cameras: Ids of the cameras, each a row.
+        stages: Names of the other workers, each a row.
+    """
+
+    def __init__(self, cameras: Sequence[str], stages: Sequence[str]) -> None:
+        context = get_context("spawn")
+        names = [("camera", name) for name in cameras] + [("stage", name) for name in stages]
+        self._rows = {name: index for index, name in enumerate(names)}
+        self._cells = context.RawArray("d", (len(names) + 1) * len(Field))
+        self._notes = context.RawArray("B", len(names) * _NOTE_BYTES)
+
+    def camera(self, name: str) -> Row:
+        """The row of a camera."""
+        return self._row(("camera", name))
+
+    def stage(self, name: str) -> Row:
+        """The row of a worker that is no camera."""
+        return self._row(("stage", name))
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Ids of the cameras, in order."""
+        return tuple(name for kind, name in self._rows if kind == "camera")
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages, in order."""
+        return tuple(name for kind, name in self._rows if kind == "stage")
+
+    @property
+    def order(self) -> Order:
+        """What the supervisor has told everybody."""
+        return Order(int(self._cells[-1]))
+
+    @order.setter
+    def order(self, order: Order) -> None:
+        self._cells[-1] = float(order)
+
+    def _row(self, key: tuple[str, str]) -> Row:
+        index = self._rows[key]
+        cells = np.frombuffer(self._cells, np.float64)
+        notes = np.frombuffer(self._notes, np.uint8)
+        return Row(
+            cells[index * len(Field) : (index + 1) * len(Field)],
+            notes[index * _NOTE_BYTES : (index + 1) * _NOTE_BYTES],
+        )
