@@ -1,0 +1,97 @@
+"""Files of weights: written whole or not at all, read without running what they contain."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from reid.config import ModelConfig
+from reid.errors import CheckpointError
+from reid.model import Porsche
+
+FORMAT = "reid-porsche-1"
+
+
+def write_atomically(path: Path, contents: object) -> None:
+    """Save with torch to a temporary file beside `path`, then rename it into place.
+
+    Whoever reads `path` finds the old file or the new one, whole, whenever this process dies.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as stream:
+            torch.save(contents, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_network(path: Path, network: Porsche, description: str) -> None:
+    """Write what inference needs: no classifiers, half precision.
+
+    Args:
+        path: a `.pt` file.
+        network: its weights are copied.
+        description: how they came about, for whoever finds the file alone.
+    """
+    state = {name: _half(value) for name, value in network.state_dict().items() if ".classifier." not in name}
+    config = network.config.model_dump(mode="json")
+    write_atomically(path, {"format": FORMAT, "model": config, "description": description, "state": state})
+
+
+def _half(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().cpu().half() if value.is_floating_point() else value.detach().cpu()
+
+
+def load_network(path: Path) -> tuple[Porsche, str]:
+    """Read a network for inference.
+
+    Args:
+        path: a file of `save_network`.
+
+    Returns:
+        The network, in float32 and evaluation mode, and its model id.
+
+    Raises:
+        CheckpointError: no such file, not such a file, or broken.
+    """
+    contents = read_checkpoint(path)
+    if contents.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not re-ID weights (wanted format {FORMAT})")
+    try:
+        network = Porsche(ModelConfig.model_validate(contents["model"]))
+        network.load_state_dict(contents["state"])
+    except (KeyError, RuntimeError, ValidationError) as error:
+        raise CheckpointError(f"{path}: weights don't fit their model: {str(error).splitlines()[0]}") from error
+    return network.eval(), model_id(path, network.config.name)
+
+
+def model_id(path: Path, name: str) -> str:
+    """Name and the first 8 hex digits of the file's SHA-256."""
+    return f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read any checkpoint of ours; only tensors and plain values are accepted.
+
+    Raises:
+        CheckpointError: no such file, or not a torch file with a dictionary.
+    """
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file") from error
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: not a torch checkpoint, or broken") from error
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{path}: not a checkpoint: holds {type(contents).__name__}")
+    return contents

@@ -1,0 +1,168 @@
+"""Training configuration. Unknown keys are refused; every key is read by the trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reid.errors import ConfigError
+
+
+class Strict(BaseModel):
+    """A frozen section whose unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageConfig(Strict):
+    """One stage of progressive training: tiles per side, the layer it reads, its feature's length."""
+
+    tiles: int = Field(default=1, ge=1)
+    layer: Literal["layer1", "layer2", "layer3", "layer4"] = "layer3"
+    dimension: int = Field(default=256, ge=1)
+
+
+class ModelConfig(Strict):
+    """The network. `embedding_stages` are the stages whose features, joined, are the embedding."""
+
+    name: str = "porsche"
+    backbone: Literal["resnet18", "resnet50"] = "resnet18"
+    height: int = Field(default=128, multiple_of=64, gt=0)
+    width: int = Field(default=256, multiple_of=64, gt=0)
+    stages: tuple[StageConfig, ...] = Field(default=(StageConfig(),), min_length=1)
+    embedding_stages: tuple[int, ...] = Field(default=(0,), min_length=1)
+
+    @model_validator(mode="after")
+    def _stages_exist(self) -> Self:
+        if not all(0 <= index < len(self.stages) for index in self.embedding_stages):
+            raise ValueError(f"embedding_stages {self.embedding_stages} must index the {len(self.stages)} stages")
+        return self
+
+    @property
+    def dimension(self) -> int:
+        """Length of the embedding."""
+        return sum(self.stages[index].dimension for index in self.embedding_stages)
+
+
+class SourceConfig(Strict):
+    """One folder with `samples.csv`. Its vehicles are others than any other folder's."""
+
+    path: Path
+    split: str | None = "train"
+    repeats: int = Field(default=1, ge=1, description="how often each vehicle is drawn in an epoch")
+
+
+class BatchConfig(Strict):
+    """PxK batches: `vehicles` identities, of each up to `images_per_modality` pictures a modality."""
+
+    vehicles: int = Field(default=8, ge=2)
+    images_per_modality: int = Field(default=2, ge=1)
+    pairing: Literal["same_view", "any"] = "any"
+    half_size_until: float = Field(
+        default=0.0, ge=0, le=1, description="part of the epochs at half height and width: a quarter of the work"
+    )
+
+
+class AugmentConfig(Strict):
+    """Chances in 0-1 and strengths of the augmentations. All zero: pictures as they are."""
+
+    flip: float = Field(default=0.5, ge=0, le=1)
+    box_jitter: float = Field(default=0.08, ge=0, le=0.5, description="shift and scale of the box, part of its side")
+    low_resolution: float = Field(default=0.5, ge=0, le=1)
+    low_resolution_height: int = Field(default=20, ge=4, description="smallest height pictures are shrunk to")
+    erasing: float = Field(default=0.4, ge=0, le=1)
+    channel: float = Field(default=0.3, ge=0, le=1, description="visible only: one channel or gray in place of three")
+    photometric: float = Field(default=0.5, ge=0, le=1, description="gain and gamma; infrared also contrast and noise")
+    blur: float = Field(default=0.2, ge=0, le=1)
+
+
+class LossConfig(Strict):
+    """Weights of the loss parts."""
+
+    identity: float = Field(default=1.0, ge=0)
+    triplet: float = Field(default=0.4, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    consistency: float = Field(default=0.01, ge=0, description="share of the other losses; needs pairing same_view")
+    consistency_form: Literal["patch", "pooled"] = "patch"
+
+
+class OptimiserConfig(Strict):
+    """AdamW or SGD, linear warm-up, cosine decay to zero."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(default=5e-4, gt=0)
+    backbone_factor: float = Field(default=1.0, gt=0, description="learning rate of the trunk, as a multiple")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD's, with Nesterov's correction")
+    weight_decay: float = Field(default=5e-4, ge=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="part of all steps")
+    clip_norm: float = Field(default=16.0, gt=0)
+    ema_decay: float = Field(default=0.99, ge=0, lt=1, description="0: no averaging of weights")
+
+
+class ValidationConfig(Strict):
+    """An early look at retrieval, on a split that is never the test split."""
+
+    path: Path
+    split: str = "val"
+    every_epochs: int = Field(default=5, ge=1)
+
+
+class TrainConfig(Strict):
+    """All of a training run."""
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    validation: ValidationConfig | None = None
+    model: ModelConfig = ModelConfig()
+    batch: BatchConfig = BatchConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    epochs: int = Field(default=40, ge=1)
+    seed: int = Field(default=0, ge=0)
+    initial_weights: Path | None = None
+    bfloat16: bool = True
+
+    @model_validator(mode="after")
+    def _half_size_fits(self) -> Self:
+        if self.batch.half_size_until and (self.model.height % 128 or self.model.width % 128):
+            raise ValueError("batch.half_size_until: half the model's height and width must be multiples of 64")
+        return self
+
+
+def load_config(path: Path, **overrides: object) -> TrainConfig:
+    """Read a YAML configuration; its paths are relative to the working directory.
+
+    Args:
+        path: the file.
+        overrides: top-level keys to replace; those that are None are left alone.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        ConfigError: no such file, not YAML, or a key that is unknown or out of range, which it names.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {type(values).__name__}")
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        return TrainConfig.model_validate({**values, **given})
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """One line for the first complaint: key, what is wanted, value."""
+    detail = error.errors()[0]
+    key = ".".join(str(part) for part in detail["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{key}: {detail['msg']}, got {detail['input']!r}{more}"

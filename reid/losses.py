@@ -1,0 +1,65 @@
+"""The parts of PORSCHE's loss."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def weighted_triplet_loss(features: Tensor, identities: Tensor) -> Tensor:
+    """Weighted regularised triplet loss (AGW, Ye et al., TPAMI 2021, eq. 3).
+
+    All positives and negatives of an anchor count, far positives and near negatives more (softmax of the
+    distance), with a soft margin, so that there is no margin to tune.
+
+    Args:
+        features: (B, D) float.
+        identities: (B,) integer.
+
+    Returns:
+        Scalar: mean over the anchors that have a positive and a negative; zero if none has.
+    """
+    distances = torch.cdist(features, features)  # (B, B)
+    same = identities[:, None] == identities[None, :]
+    positive = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    anchors = positive.any(dim=1) & (~same).any(dim=1)
+    if not anchors.any():
+        return features.sum() * 0.0
+    distances, positive, negative = distances[anchors], positive[anchors], ~same[anchors]  # (A, B)
+    far = (_masked_softmax(distances, positive) * distances).sum(dim=1)  # (A,)
+    near = (_masked_softmax(-distances, negative) * distances).sum(dim=1)  # (A,)
+    return F.softplus(far - near).mean()
+
+
+def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the columns where `mask` holds; zero elsewhere."""
+    return torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=1)
+
+
+def consistency_loss(first: Tensor, second: Tensor, tiles: int, form: Literal["patch", "pooled"] = "patch") -> Tensor:
+    """How far corresponding patches of aligned pairs disagree (PORSCHE's L_mc).
+
+    Args:
+        first: (B, D, h, w) projected maps of one modality.
+        second: (B, D, h, w) maps of the same shots in another.
+        tiles: patches per side for the figure's form.
+        form: `patch`: one descriptor a tile; `pooled`: the released code's, one for the whole map.
+
+    Returns:
+        Scalar mean squared difference of descriptors scaled to 0-1 over channels.
+    """
+    return F.mse_loss(_descriptors(first, tiles, form), _descriptors(second, tiles, form))
+
+
+def _descriptors(maps: Tensor, tiles: int, form: Literal["patch", "pooled"]) -> Tensor:
+    """(B, D, h, w) -> (B, D, patches), each scaled to 0-1 over D."""
+    if form == "patch":
+        pooled = F.adaptive_avg_pool2d(maps.float(), tiles).flatten(2)  # (B, D, n n)
+    else:
+        # Padded, so that a map smaller than the reference's still has a window.
+        pooled = F.avg_pool2d(maps.float(), 3, stride=7, padding=1).amax(dim=(2, 3), keepdim=True).flatten(2)
+    low, high = pooled.amin(dim=1, keepdim=True), pooled.amax(dim=1, keepdim=True)
+    return (pooled - low) / (high - low).clamp_min(1e-6)
