@@ -1,0 +1,1 @@
+"""What is known of vehicles, kept in SQLite or PostgreSQL: written by the matcher, read by everybody else."""

@@ -1,0 +1,19 @@
+"""What can go wrong in this room. Every message is one line that names the database and hides its password."""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """The database, or a file beside it, can't be used: unreachable, full, locked, read-only or damaged."""
+
+
+class NewerSchemaError(StorageError):
+    """A later version of the program has migrated this database."""
+
+
+class OffsetConflictError(StorageError):
+    """Another consumer has advanced the offset: roll back and give the partition up."""
+
+
+class VehicleNotFoundError(StorageError):
+    """No vehicle of that id, or more than one whose id begins so."""

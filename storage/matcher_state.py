@@ -1,0 +1,148 @@
+"""What a matcher needs to go on where it, or another, has stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select
+
+from storage.blobs import decode_vector
+from storage.models import AssignmentRow, CameraWatermarkRow, EmbeddingRow, TrackletRow
+from storage.records import AssignmentRecord, CameraWatermark, EmbeddingRecord, TrackletRecord
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Select
+    from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredTracklet:
+    """A tracklet with what is known of it.
+
+    Attributes:
+        tracklet: As its newest sighting tells it.
+        last_sequence: Of that sighting; -1 when it was closed before any came.
+        embeddings: The best of each modality by quality, in the order of the modalities' names.
+        assignment: The current decision; None while there is none.
+    """
+
+    tracklet: TrackletRecord
+    last_sequence: int
+    embeddings: tuple[EmbeddingRecord, ...]
+    assignment: AssignmentRecord | None
+
+
+def load_tracklets(session: Session, region: str, *, seen_since: datetime | None) -> list[StoredTracklet]:
+    """The region's tracklets, earliest first.
+
+    Two SQL statements, however many there are.
+
+    Args:
+        session: To read from.
+        region: Whose tracklets.
+        seen_since: Leaves out those last seen before this; None takes all.
+    """
+    chosen = select(TrackletRow.tracklet_id).where(TrackletRow.region == region)
+    if seen_since is not None:
+        chosen = chosen.where(TrackletRow.ended_at >= seen_since)
+    embeddings = _best_embeddings(session, chosen)
+    rows = session.execute(
+        select(TrackletRow, AssignmentRow)
+        .outerjoin(AssignmentRow, (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & AssignmentRow.is_current)
+        .where(TrackletRow.tracklet_id.in_(chosen))
+        .order_by(TrackletRow.started_at, TrackletRow.tracklet_id)
+    )
+    return [
+        StoredTracklet(
+            _tracklet(tracklet),
+            tracklet.last_sequence,
+            tuple(embeddings.get(tracklet.tracklet_id, ())),
+            _assignment(assignment) if assignment is not None else None,
+        )
+        for tracklet, assignment in rows
+    ]
+
+
+def load_watermarks(session: Session) -> list[CameraWatermark]:
+    """How far each session of each camera has come."""
+    rows = session.scalars(select(CameraWatermarkRow).order_by(CameraWatermarkRow.camera, CameraWatermarkRow.session))
+    return [CameraWatermark(row.camera, row.session, row.watermark, row.is_finished) for row in rows]
+
+
+def session_is_finished(session: Session, camera: str, session_id: str) -> bool:
+    """Whether everything that this session of the camera will ever say has been read."""
+    found = select(CameraWatermarkRow.is_finished).where(
+        CameraWatermarkRow.camera == camera, CameraWatermarkRow.session == session_id
+    )
+    return bool(session.execute(found).scalar_one_or_none())
+
+
+def _best_embeddings(session: Session, chosen: Select[str]) -> dict[str, list[EmbeddingRecord]]:
+    # Of equals the earliest, as a matcher that never stopped would have kept.
+    rank = func.row_number().over(
+        partition_by=(EmbeddingRow.tracklet_id, EmbeddingRow.modality),
+        order_by=(EmbeddingRow.quality.desc(), EmbeddingRow.captured_at, EmbeddingRow.embedding_id),
+    )
+    ranked = (
+        select(EmbeddingRow.embedding_id, rank.label("rank")).where(EmbeddingRow.tracklet_id.in_(chosen)).subquery()
+    )
+    rows = session.scalars(
+        select(EmbeddingRow)
+        .join(ranked, ranked.c.embedding_id == EmbeddingRow.embedding_id)
+        .where(ranked.c.rank == 1)
+        .order_by(EmbeddingRow.tracklet_id, EmbeddingRow.modality)
+    )
+    best: dict[str, list[EmbeddingRecord]] = {}
+    for row in rows:
+        best.setdefault(row.tracklet_id, []).append(_embedding(row))
+    return best
+
+
+def _tracklet(row: TrackletRow) -> TrackletRecord:
+    return TrackletRecord(
+        tracklet_id=row.tracklet_id,
+        region=row.region,
+        camera=row.camera,
+        session=row.session,
+        number=row.number,
+        vehicle_class=row.vehicle_class,
+        class_votes=row.class_votes,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        end_reason=row.end_reason,
+        context_image=row.context_image,
+    )
+
+
+def _embedding(row: EmbeddingRow) -> EmbeddingRecord:
+    return EmbeddingRecord(
+        sighting_id=row.sighting_id,
+        tracklet_id=row.tracklet_id,
+        modality=row.modality,
+        model_id=row.model_id,
+        vector=decode_vector(row.vector),
+        quality=row.quality,
+        captured_at=row.captured_at,
+        box=(row.x1, row.y1, row.x2, row.y2),
+        crop_image=row.crop_image,
+        tokens=row.tokens,
+    )
+
+
+def _assignment(row: AssignmentRow) -> AssignmentRecord:
+    return AssignmentRecord(
+        tracklet_id=row.tracklet_id,
+        vehicle_id=row.vehicle_id,
+        reason=row.reason,
+        is_provisional=row.is_provisional,
+        score=row.score,
+        margin=row.margin,
+        modality_pair=row.modality_pair,
+        transit_s=row.transit_s,
+        model_id=row.model_id,
+        decided_at=row.decided_at,
+        evidence=row.evidence,
+    )

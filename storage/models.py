@@ -1,0 +1,279 @@
+"""The tables.
+
+What each index is for stands beside it. No table points to `cameras`: a sighting may come from a camera that this
+host's site file doesn't name, and must not be refused for that.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+# SQLite numbers rows by itself only where the key's type is spelled INTEGER.
+_RowNumber = BigInteger().with_variant(Integer, "sqlite")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime. SQLite keeps no zone: there it is stored as UTC, and comes back aware all the same."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To the database.
+
+        Raises:
+            ValueError: The datetime has no zone.
+        """
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"wanted an aware datetime, got {value!r}")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """All tables, with names that both databases and the migrations agree on."""
+
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        dict[str, float]: JSON,
+        bytes: LargeBinary,
+    }
+
+
+class CameraRow(Base):
+    """A camera of the site."""
+
+    __tablename__ = "cameras"
+
+    camera: Mapped[str] = mapped_column(String(64), primary_key=True)
+    region: Mapped[str] = mapped_column(String(64))
+    modality: Mapped[str] = mapped_column(String(32))
+    x: Mapped[float | None] = mapped_column(comment="pixels of the site plan; NULL: not placed on it")
+    y: Mapped[float | None] = mapped_column(comment="pixels of the site plan; NULL: not placed on it")
+    lat: Mapped[float | None] = mapped_column(comment="degrees; NULL: not placed on the earth")
+    lon: Mapped[float | None] = mapped_column(comment="degrees; NULL: not placed on the earth")
+    started_at: Mapped[datetime | None] = mapped_column(comment="first frame ever read; NULL: none yet")
+
+
+class CameraStatusRow(Base):
+    """How a camera is doing: one row each, written over every few seconds."""
+
+    __tablename__ = "camera_status"
+
+    camera: Mapped[str] = mapped_column(String(64), primary_key=True)
+    updated_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(String(32))
+    modality: Mapped[str] = mapped_column(String(32))
+    fps: Mapped[float]
+    decoded: Mapped[int] = mapped_column(BigInteger)
+    detected: Mapped[int] = mapped_column(BigInteger)
+    gated: Mapped[int] = mapped_column(BigInteger)
+    dropped: Mapped[int] = mapped_column(BigInteger)
+    reconnects: Mapped[int] = mapped_column(BigInteger)
+    decode_errors: Mapped[int] = mapped_column(BigInteger)
+    detections: Mapped[int] = mapped_column(BigInteger)
+    tracklets: Mapped[int] = mapped_column(BigInteger)
+    last_frame_at: Mapped[datetime | None] = mapped_column(comment="NULL: no frame yet")
+    message: Mapped[str] = mapped_column(Text)
+
+
+class StageStatusRow(Base):
+    """Counters of a stage that serves all cameras."""
+
+    __tablename__ = "stage_status"
+
+    stage: Mapped[str] = mapped_column(String(64), primary_key=True)
+    updated_at: Mapped[datetime]
+    counters: Mapped[dict[str, float]]
+
+
+class CameraWatermarkRow(Base):
+    """How far each session of each camera has come in event time."""
+
+    __tablename__ = "camera_watermarks"
+
+    camera: Mapped[str] = mapped_column(String(64), primary_key=True)
+    session: Mapped[str] = mapped_column(String(64), primary_key=True)
+    watermark: Mapped[datetime]
+    is_finished: Mapped[bool]
+
+
+class TrackletRow(Base):
+    """One vehicle in one camera, as its newest sighting tells it."""
+
+    __tablename__ = "tracklets"
+    __table_args__ = (
+        # What a matcher loads when it starts: the region's tracklets of the last while.
+        Index(None, "region", "ended_at"),
+        # Vehicles in a time window, at one camera or at any.
+        Index(None, "camera", "started_at"),
+        Index(None, "started_at"),
+    )
+
+    tracklet_id: Mapped[str] = mapped_column(String(192), primary_key=True)
+    region: Mapped[str] = mapped_column(String(64))
+    camera: Mapped[str] = mapped_column(String(64))
+    session: Mapped[str] = mapped_column(String(64))
+    number: Mapped[int] = mapped_column(BigInteger)
+    vehicle_class: Mapped[str] = mapped_column(String(32))
+    class_votes: Mapped[dict[str, float]]
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime] = mapped_column(comment="last frame seen so far")
+    end_reason: Mapped[str | None] = mapped_column(String(32), comment="NULL: it goes on")
+    context_image: Mapped[str | None] = mapped_column(Text, comment="below crops_dir; NULL: none was taken")
+    last_sequence: Mapped[int] = mapped_column(comment="of the newest sighting; -1: closed before any came")
+
+
+class SightingRow(Base):
+    """One message about a tracklet, with the path since the one before. What makes a second delivery recognisable."""
+
+    __tablename__ = "sightings"
+    __table_args__ = (UniqueConstraint("tracklet_id", "sequence"),)
+
+    sighting_id: Mapped[str] = mapped_column(String(208), primary_key=True)
+    tracklet_id: Mapped[str] = mapped_column(ForeignKey("tracklets.tracklet_id"))
+    sequence: Mapped[int]
+    path: Mapped[bytes | None] = mapped_column(comment="see storage/blobs.py; NULL: not seen since the one before")
+
+
+class EmbeddingRow(Base):
+    """What the embedder made of one crop."""
+
+    __tablename__ = "embeddings"
+    __table_args__ = (
+        UniqueConstraint("sighting_id", "modality"),
+        # The best embedding of a tracklet in each band.
+        Index(None, "tracklet_id", "modality", "quality"),
+    )
+
+    embedding_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
+    sighting_id: Mapped[str] = mapped_column(ForeignKey("sightings.sighting_id"))
+    tracklet_id: Mapped[str] = mapped_column(ForeignKey("tracklets.tracklet_id"))
+    modality: Mapped[str] = mapped_column(String(32))
+    model_id: Mapped[str] = mapped_column(String(128))
+    vector: Mapped[bytes] = mapped_column(comment="little-endian float16")
+    quality: Mapped[float]
+    captured_at: Mapped[datetime]
+    x1: Mapped[float]
+    y1: Mapped[float]
+    x2: Mapped[float]
+    y2: Mapped[float]
+    crop_image: Mapped[str | None] = mapped_column(Text, comment="below crops_dir; NULL: the crop was not kept")
+    tokens: Mapped[bytes | None] = mapped_column(comment="NULL: the embedder made none")
+
+
+class VehicleRow(Base):
+    """A vehicle: the sum of the tracklets that are its own now."""
+
+    __tablename__ = "vehicles"
+    __table_args__ = (Index(None, "first_seen"), Index(None, "last_seen"))
+
+    vehicle_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    vehicle_class: Mapped[str] = mapped_column(String(32))
+    first_seen: Mapped[datetime | None] = mapped_column(comment="NULL: no tracklet is its own any more")
+    last_seen: Mapped[datetime | None] = mapped_column(comment="NULL: no tracklet is its own any more")
+
+
+class AssignmentRow(Base):
+    """One decision. Rows are added, never changed or removed; `is_current` alone moves on to the newest."""
+
+    __tablename__ = "assignments"
+    __table_args__ = (
+        UniqueConstraint("supersedes"),
+        # At most one current row per tracklet, by law of the database; and the vehicle of a tracklet.
+        Index(
+            "uq_assignments_current",
+            "tracklet_id",
+            unique=True,
+            sqlite_where=text("is_current = 1"),
+            postgresql_where=text("is_current"),
+        ),
+        # The tracklets of a vehicle.
+        Index(
+            "ix_assignments_current_vehicle_id",
+            "vehicle_id",
+            sqlite_where=text("is_current = 1"),
+            postgresql_where=text("is_current"),
+        ),
+        # The history of a tracklet.
+        Index(None, "tracklet_id", "assignment_id"),
+    )
+
+    assignment_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
+    tracklet_id: Mapped[str] = mapped_column(ForeignKey("tracklets.tracklet_id"))
+    vehicle_id: Mapped[str] = mapped_column(ForeignKey("vehicles.vehicle_id"))
+    reason: Mapped[str] = mapped_column(String(64))
+    is_provisional: Mapped[bool]
+    score: Mapped[float | None] = mapped_column(comment="log-odds; NULL: linked to nothing")
+    margin: Mapped[float | None] = mapped_column(comment="NULL: there was no second candidate")
+    modality_pair: Mapped[str | None] = mapped_column(String(64), comment="NULL: linked to nothing")
+    transit_s: Mapped[float | None] = mapped_column(comment="NULL: linked to nothing")
+    model_id: Mapped[str] = mapped_column(String(128))
+    decided_at: Mapped[datetime]
+    evidence: Mapped[dict[str, Any]]
+    supersedes: Mapped[int | None] = mapped_column(
+        ForeignKey("assignments.assignment_id"), comment="NULL: the tracklet's first"
+    )
+    is_current: Mapped[bool]
+
+
+class ConsumerOffsetRow(Base):
+    """Where to read on: advanced in the transaction that stores what was read."""
+
+    __tablename__ = "consumer_offsets"
+
+    topic: Mapped[str] = mapped_column(String(255), primary_key=True)
+    partition: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    next_offset: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeadLetterRow(Base):
+    """A message that could not be read."""
+
+    __tablename__ = "dead_letters"
+
+    topic: Mapped[str] = mapped_column(String(255), primary_key=True)
+    partition: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    offset: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    payload: Mapped[bytes]
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime]
