@@ -1,0 +1,112 @@
+"""What camera workers and the embedding worker say to each other over their socket: questions, answers and a hello.
+
+Plain bytes behind a fixed header: nothing is unpickled, so a peer can't make the other run code.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reid.embedder import EmbedderInfo
+from reid.modality import Modality
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_QUESTION = struct.Struct("<QBHH")
+_ANSWER = struct.Struct("<QI")
+_MODALITIES = tuple(Modality)
+
+
+class WireError(Exception):
+    """Bytes that are no message of this protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class CropQuestion:
+    """A crop as the embedder wants it.
+
+    Attributes:
+        id: Chosen by the asker; the answer brings it back.
+        crop: (H, W, 3) uint8 RGB of the size in the hello.
+        modality: The band of the crop.
+    """
+
+    id: int
+    crop: NDArray[np.uint8]
+    modality: Modality
+
+    def encode(self) -> bytes:
+        """As bytes."""
+        height, width = self.crop.shape[:2]
+        return _QUESTION.pack(self.id, _MODALITIES.index(self.modality), height, width) + self.crop.tobytes()
+
+    @classmethod
+    def decode(cls, data: bytes) -> CropQuestion:
+        """From bytes.
+
+        Raises:
+            WireError: The length or the modality is wrong.
+        """
+        if len(data) < _QUESTION.size:
+            raise WireError(f"question: {len(data)} bytes, wanted at least {_QUESTION.size}")
+        number, modality, height, width = _QUESTION.unpack_from(data)
+        if len(data) != _QUESTION.size + height * width * 3 or modality >= len(_MODALITIES):
+            raise WireError(f"question: {len(data)} bytes, wanted a crop of {height} x {width} and a known modality")
+        crop = np.frombuffer(data, np.uint8, offset=_QUESTION.size).reshape(height, width, 3)
+        return cls(number, crop, _MODALITIES[modality])
+
+
+@dataclass(frozen=True, slots=True)
+class CropAnswer:
+    """What became of a question.
+
+    Attributes:
+        id: The question's.
+        vector: (D,) float32, unit norm; None when the crop could not be embedded.
+    """
+
+    id: int
+    vector: NDArray[np.float32] | None
+
+    def encode(self) -> bytes:
+        """As bytes."""
+        values = b"" if self.vector is None else self.vector.astype("<f4").tobytes()
+        return _ANSWER.pack(self.id, len(values)) + values
+
+    @classmethod
+    def decode(cls, data: bytes) -> CropAnswer:
+        """From bytes.
+
+        Raises:
+            WireError: The length is wrong.
+        """
+        if len(data) < _ANSWER.size:
+            raise WireError(f"answer: {len(data)} bytes, wanted at least {_ANSWER.size}")
+        number, size = _ANSWER.unpack_from(data)
+        if len(data) != _ANSWER.size + size or size % 4:
+            raise WireError(f"answer: {len(data)} bytes, wanted {_ANSWER.size + size}")
+        vector = np.frombuffer(data, "<f4", offset=_ANSWER.size).astype(np.float32)
+        return cls(number, vector if size else None)
+
+
+def encode_hello(info: EmbedderInfo) -> bytes:
+    """The worker's first words on each connection."""
+    return json.dumps(asdict(info)).encode()
+
+
+def decode_hello(data: bytes) -> EmbedderInfo:
+    """What the worker said first.
+
+    Raises:
+        WireError: It was something else.
+    """
+    try:
+        return EmbedderInfo(**json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise WireError(f"hello: {error}") from error

@@ -1,0 +1,159 @@
+"""The embedding worker: crops of all cameras in, batched by size or age, vectors out, in a process of its own.
+
+It keeps nothing: what it has not answered when it dies, its askers ask again. Its queue holds at most what they have in
+flight (`EmbeddingClient` bounds that), so it needs no bound of its own.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from reid.embedder import EmbedderError
+from streamer.counters import Field, RowState
+from streamer.embedding_wire import CropAnswer, CropQuestion, WireError, encode_hello
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from reid.embedder import EmbedderInfo
+    from reid.modality import Modality
+    from streamer.counters import Row
+
+_log = structlog.get_logger(__name__)
+
+#: How often an idle worker looks whether it should end.
+IDLE_S = 0.2
+_BACKLOG = 64
+
+
+class CropEmbedder(Protocol):
+    """What makes vectors: `reid.embedder.Embedder`, or a fake."""
+
+    @property
+    def info(self) -> EmbedderInfo:
+        """What it makes."""
+        ...
+
+    def embed(self, crops: Sequence[NDArray[np.uint8]], modalities: Sequence[Modality]) -> NDArray[np.float32]:
+        """(N, D) float32, unit norm."""
+        ...
+
+
+class _Peer:
+    """One connected camera worker. Answers come from the batching thread alone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def answer(self, answer: CropAnswer) -> None:
+        """Sends an answer; an asker that is gone needs none."""
+        try:
+            self.connection.send_bytes(answer.encode())
+        except OSError:
+            _log.info("an asker left before its answer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    peer: _Peer
+    question: CropQuestion
+
+
+class EmbeddingServer:
+    """Listens, batches, embeds, answers.
+
+    `run` blocks in the thread that calls it. Connections each have a thread that only reads.
+
+    Args:
+        address: The socket to listen on; a stale one is removed.
+        embedder: Makes the vectors.
+        batch_size: A batch is never larger.
+        max_wait_s: A crop never waits longer for others to join it.
+        row: Counts go here.
+    """
+
+    def __init__(self, address: str, embedder: CropEmbedder, *, batch_size: int, max_wait_s: float, row: Row) -> None:
+        Path(address).unlink(missing_ok=True)
+        self._listener = Listener(address, "AF_UNIX", backlog=_BACKLOG)
+        self._embedder, self._batch_size, self._max_wait_s, self._row = embedder, batch_size, max_wait_s, row
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Serves until `should_stop` says so, asked at least every `IDLE_S` while idle."""
+        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+        self._row.state = RowState.RUNNING
+        while not should_stop():
+            self._row[Field.LAST_ALIVE_AT] = time.time()
+            jobs = self._gather()
+            if jobs:
+                self._serve(jobs)
+        self._row.state = RowState.STOPPED
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._read, args=(connection,), name="read", daemon=True).start()
+
+    def _read(self, connection: Connection) -> None:
+        peer = _Peer(connection)
+        try:
+            connection.send_bytes(encode_hello(self._embedder.info))
+            while True:
+                self._jobs.put(_Job(peer, CropQuestion.decode(connection.recv_bytes())))
+        except (OSError, EOFError):
+            _log.debug("an asker left")
+        except WireError as error:
+            _log.warning("an asker speaks another language", reason=str(error))
+        finally:
+            connection.close()
+
+    def _gather(self) -> list[_Job]:
+        """The next batch: full, or as old as a crop may become; empty when nothing comes."""
+        try:
+            jobs = [self._jobs.get(timeout=IDLE_S)]
+        except queue.Empty:
+            return []
+        deadline = time.monotonic() + self._max_wait_s
+        while len(jobs) < self._batch_size:
+            try:
+                jobs.append(self._jobs.get(timeout=max(deadline - time.monotonic(), 0)))
+            except queue.Empty:
+                break
+        return jobs
+
+    def _serve(self, jobs: list[_Job]) -> None:
+        began = time.perf_counter()
+        vectors = self._embed(jobs)
+        for job, vector in zip(jobs, vectors, strict=True):
+            job.peer.answer(CropAnswer(job.question.id, vector))
+        self._row.add(Field.HANDLED, len(jobs))
+        self._row.add(Field.BATCHES)
+        self._row.add(Field.WORK_S, time.perf_counter() - began)
+
+    def _embed(self, jobs: list[_Job]) -> Sequence[NDArray[np.float32] | None]:
+        try:
+            return list(
+                self._embedder.embed([job.question.crop for job in jobs], [job.question.modality for job in jobs])
+            )
+        except EmbedderError as error:
+            # One crop that can't be embedded must not cost the others of its batch their answers.
+            if len(jobs) > 1:
+                return [vector for job in jobs for vector in self._embed([job])]
+            self._row.add(Field.FAILURES)
+            _log.warning("crop not embedded", reason=str(error))
+            return [None]
