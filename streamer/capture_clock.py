@@ -1,0 +1,109 @@
+"""Dates frames by the stream's own clock. Pure: times come in as arguments."""
+
+from __future__ import annotations
+
+#: A sender's report further than this from our own clock is disbelieved: two cameras whose clocks are minutes apart
+#: would make impossible travel times, while arrival times are wrong by the network's delay alone.
+MAX_SENDER_SKEW_S = 10.0
+#: A timestamp that runs ahead of the time really passed by more than this is a restart of the stream's clock.
+MAX_LEAP_S = 10.0
+#: How often the anchor of arrival times follows the drift between the camera's clock and ours: 50 ppm make 3 ms.
+DRIFT_WINDOW_S = 60.0
+
+
+class FileClock:
+    """Start time + presentation time since the stream's start.
+
+    Args:
+        start_s: When the stream's start was captured, seconds since the Unix epoch.
+        first_pts_s: The stream's start on its own clock, seconds.
+        frame_s: Average duration of a frame, for frames that carry no timestamp.
+    """
+
+    def __init__(self, start_s: float, first_pts_s: float, frame_s: float) -> None:
+        self.held = 0
+        self._offset_s = start_s - first_pts_s
+        self._start_s = start_s
+        self._frame_s = frame_s
+        self._last_s: float | None = None
+
+    def date(self, pts_s: float | None) -> float:
+        """When the frame was captured, seconds since the epoch; never less than the one before."""
+        following = self._start_s if self._last_s is None else self._last_s + self._frame_s
+        if pts_s is None:
+            self.held += 1
+            at_s = following
+        else:
+            at_s = pts_s + self._offset_s
+            if self._last_s is not None and at_s < self._last_s:
+                # Recordings put end to end begin anew at 0: go on from here, at their own pace.
+                at_s = following
+                self._offset_s = at_s - pts_s
+        self._last_s = at_s
+        return at_s
+
+
+class LiveClock:
+    """The sender's clock where it reports one, else the first arrival + presentation time since.
+
+    Arrival times follow the camera's drift: over each `DRIFT_WINDOW_S` the frame that came quickest is the best
+    witness, and the anchor moves to it. Corrections backward are slewed at half speed, so that time never stands still
+    for a tracker that divides by it.
+
+    Args:
+        frame_s: Average duration of a frame, for frames that carry no timestamp.
+    """
+
+    def __init__(self, frame_s: float) -> None:
+        self.held = 0
+        self.has_sender_time = False
+        self._frame_s = frame_s
+        self._last_s: float | None = None
+        self._last_pts_s: float | None = None
+        self._last_arrival_s = 0.0
+        self._anchor_s: float | None = None
+        self._quickest_s = 0.0
+        self._window_ends_s = 0.0
+
+    def date(self, pts_s: float | None, arrived_s: float, sender_offset_s: float | None = None) -> float:
+        """When the frame was captured, seconds since the epoch; never less than the one before.
+
+        Args:
+            pts_s: The frame's timestamp on the stream's clock, seconds; None where it has none.
+            arrived_s: Now, seconds since the epoch.
+            sender_offset_s: What to add to `pts_s` for the sender's wall clock; None before its first report.
+        """
+        if pts_s is None:
+            self.held += 1
+            return self._advance(arrived_s if self._last_s is None else self._last_s + self._frame_s, 0.0)
+        step_s = self._step(pts_s, arrived_s)
+        anchor_s = self._arrival_anchor(pts_s, arrived_s, leapt=step_s is None)
+        if sender_offset_s is not None and abs(pts_s + sender_offset_s - arrived_s) <= MAX_SENDER_SKEW_S:
+            self.has_sender_time = True
+            anchor_s = sender_offset_s
+        self._last_pts_s, self._last_arrival_s = pts_s, arrived_s
+        return self._advance(pts_s + anchor_s, step_s or 0.0)
+
+    def _step(self, pts_s: float, arrived_s: float) -> float | None:
+        """Stream time since the previous frame; None where the stream's clock began anew."""
+        if self._last_pts_s is None:
+            return 0.0
+        step_s = pts_s - self._last_pts_s
+        return step_s if 0 <= step_s <= max(0.0, arrived_s - self._last_arrival_s) + MAX_LEAP_S else None
+
+    def _arrival_anchor(self, pts_s: float, arrived_s: float, *, leapt: bool) -> float:
+        seen_s = arrived_s - pts_s
+        if self._anchor_s is None or leapt:
+            self._anchor_s = self._quickest_s = seen_s
+            self._window_ends_s = arrived_s + DRIFT_WINDOW_S
+        self._quickest_s = min(self._quickest_s, seen_s)
+        if arrived_s >= self._window_ends_s:
+            self._anchor_s, self._quickest_s = self._quickest_s, seen_s
+            self._window_ends_s = arrived_s + DRIFT_WINDOW_S
+        return self._anchor_s
+
+    def _advance(self, target_s: float, step_s: float) -> float:
+        if self._last_s is not None:
+            target_s = max(target_s, self._last_s + step_s / 2)
+        self._last_s = target_s
+        return target_s
