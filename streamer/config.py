@@ -202,9 +202,13 @@ class MatcherConfig(_Section):
     allowed_lateness_s: PositiveFloat = 30.0
     #: A camera that says nothing for this long no longer holds the others back.
     camera_silence_s: PositiveFloat = 30.0
+    #: Longest stay in a view on the way between two cameras that no link joins directly.
+    dwell_s: PositiveFloat = 30.0
     #: A vehicle not seen for this long is no longer a candidate.
     time_to_live_s: PositiveFloat = 3600.0
     candidates: PositiveInt = 20
+    #: What similarity says, per pair of modalities; belongs to the embedder's weights.
+    calibration: str = str(WEIGHTS / "porsche-small.calibration.json")
     #: Log-odds that a tracklet belongs to a vehicle already known, above which they are linked.
     min_score: float = 0.0
     #: The best candidate must beat the second by this; otherwise the tracklet stays split.
@@ -347,6 +351,7 @@ def _resolve_paths(site: SiteConfig, folder: Path) -> SiteConfig:
             "crops_dir": (folder / site.crops_dir).resolve(),
             "detector": detector,
             "embedder": site.embedder.model_copy(update={"weights": weights(site.embedder.weights)}),
+            "matcher": site.matcher.model_copy(update={"calibration": weights(site.matcher.calibration)}),
             "outbox": site.outbox.model_copy(update={"path": outbox_path}),
         }
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,8 +58,14 @@ UNKNOWN = Logistic(slope=12.0, intercept=-6.0)
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The fits of one embedder, by pair of modalities."""
+    """The fits of one embedder, by pair of modalities.
 
+    Attributes:
+        model_id: The embedder.
+        fits: By pair in the order of `modality_pair`.
+    """
+
+    model_id: str
     fits: Mapping[ModalityPair, Logistic]
 
     def of(self, first: Modality, second: Modality) -> Logistic:
@@ -97,11 +103,9 @@ def fit_logistic(similarity: NDArray[np.float64], is_same: NDArray[np.bool_]) ->
 
 def save_calibration(path: Path, calibration: Calibration) -> None:
     """Writes the fits as JSON: one entry a pair of modalities."""
-    rows = [
-        {"pair": list(pair), "slope": fit.slope, "intercept": fit.intercept, "pairs": fit.pairs}
-        for pair, fit in sorted(calibration.fits.items())
-    ]
-    path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    fits = [{"pair": list(pair), **asdict(fit)} for pair, fit in sorted(calibration.fits.items())]
+    document = {"model_id": calibration.model_id, "fits": fits}
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def load_calibration(path: Path) -> Calibration:
@@ -111,16 +115,15 @@ def load_calibration(path: Path) -> Calibration:
         CalibrationError: The file is missing or says something else.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return Calibration(
-            {
-                modality_pair(*(Modality(name) for name in row["pair"])): Logistic(
-                    float(row["slope"]), float(row["intercept"]), int(row["pairs"])
-                )
-                for row in rows
-            }
-        )
+        document = json.loads(path.read_text(encoding="utf-8"))
+        fits = {_pair(row["pair"]): Logistic(row["slope"], row["intercept"], row["pairs"]) for row in document["fits"]}
+        return Calibration(document["model_id"], fits)
     except OSError as error:
         raise CalibrationError(f"{path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CalibrationError(f"{path}: no calibration: {error}") from error
+
+
+def _pair(names: list[str]) -> ModalityPair:
+    first, second = (Modality(name) for name in names)
+    return modality_pair(first, second)

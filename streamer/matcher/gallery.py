@@ -27,7 +27,6 @@ class Identity:
         members: Its tracklets, in the order in which they were linked.
         prototypes: Per modality the mean direction of the members' vectors, (D,) float32, unit norm.
         class_votes: Mean of the members' votes.
-        last_seen: The latest `ended_at` of its members.
     """
 
     key: int
@@ -35,7 +34,6 @@ class Identity:
     members: list[Tracklet] = field(default_factory=list)
     prototypes: dict[Modality, NDArray[np.float32]] = field(default_factory=dict)
     class_votes: dict[str, float] = field(default_factory=dict)
-    last_seen: float = float("-inf")
 
 
 class Gallery:
@@ -62,13 +60,7 @@ class Gallery:
     def link(self, identity: Identity, tracklet: Tracklet) -> None:
         """Makes the tracklet a member and renews what the identity looks like."""
         identity.members.append(tracklet)
-        identity.last_seen = max(identity.last_seen, tracklet.ended_at)
-        identity.class_votes = _mean_votes(identity.members)
-        for modality in tracklet.vectors:
-            prototype = _mean_direction(
-                [member.vectors[modality] for member in identity.members if modality in member.vectors]
-            )
-            self._store(identity, modality, prototype)
+        self._renew(identity)
 
     def nearest(
         self, vectors: Mapping[Modality, NDArray[np.float32]], among: Iterable[Identity], count: int
@@ -94,26 +86,39 @@ class Gallery:
                 keep.update(int(key) for key in keys[0] if key >= 0)
         return [possible[key] for key in sorted(keep)]
 
-    def forget(self, seen_before: float) -> int:
-        """Drops the identities last seen before that moment, in seconds since the epoch; returns how many."""
-        old = [key for key, identity in self._identities.items() if identity.last_seen < seen_before]
-        if old:
-            selector = faiss.IDSelectorBatch(np.array(old, np.int64))
-            for index in self._indexes.values():
-                index.remove_ids(selector)
-        for key in old:
-            del self._identities[key]
-        return len(old)
+    def forget(self, seen_before: float) -> list[str]:
+        """Drops tracklets last seen before that moment (seconds since the epoch), and identities left with none.
 
-    def _store(self, identity: Identity, modality: Modality, prototype: NDArray[np.float32]) -> None:
-        index = self._indexes.get(modality)
-        if index is None:
-            index = faiss.IndexIDMap2(faiss.IndexFlatIP(len(prototype)))
-            self._indexes[modality] = index
-        key = np.array([identity.key], np.int64)
-        if modality in identity.prototypes:
-            index.remove_ids(faiss.IDSelectorBatch(key))
-        index.add_with_ids(prototype[np.newaxis], key)
+        Returns:
+            The vehicle ids of the identities that are gone.
+        """
+        gone = []
+        for identity in [one for one in self if any(member.ended_at < seen_before for member in one.members)]:
+            identity.members = [member for member in identity.members if member.ended_at >= seen_before]
+            self._renew(identity)
+            if not identity.members:
+                gone.append(identity.vehicle_id)
+                del self._identities[identity.key]
+        return gone
+
+    def _renew(self, identity: Identity) -> None:
+        # Sorted, so that the sums come out the same to the last bit in whatever order the members came.
+        members = sorted(identity.members, key=lambda member: (member.ended_at, member.tracklet_id))
+        identity.class_votes = _mean_votes(members)
+        self._unindex(identity)
+        for modality in sorted({modality for member in members for modality in member.vectors}):
+            vectors = [member.vectors[modality] for member in members if modality in member.vectors]
+            self._index(identity, modality, _mean_direction(vectors))
+
+    def _unindex(self, identity: Identity) -> None:
+        for modality in identity.prototypes:
+            self._indexes[modality].remove_ids(faiss.IDSelectorBatch(np.array([identity.key], np.int64)))
+        identity.prototypes = {}
+
+    def _index(self, identity: Identity, modality: Modality, prototype: NDArray[np.float32]) -> None:
+        if modality not in self._indexes:
+            self._indexes[modality] = faiss.IndexIDMap2(faiss.IndexFlatIP(len(prototype)))
+        self._indexes[modality].add_with_ids(prototype[np.newaxis], np.array([identity.key], np.int64))
         identity.prototypes[modality] = prototype
 
 

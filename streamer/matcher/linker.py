@@ -123,8 +123,8 @@ class Linker:
         return decisions
 
     def _forget(self, seen_before: float) -> None:
-        if self._gallery.forget(seen_before):
-            self._by_vehicle = {identity.vehicle_id: identity for identity in self._gallery}
+        for vehicle_id in self._gallery.forget(seen_before):
+            del self._by_vehicle[vehicle_id]
 
     def _decide(self, tracklets: Sequence[Tracklet], *, decided_at: float, is_provisional: bool) -> list[Decision]:
         """One assignment problem: tracklets of one camera against everybody that one of them may be."""

@@ -19,21 +19,21 @@ class Tracklet:
     Attributes:
         tracklet_id: Stable across replays.
         camera: The camera's id.
+        session: The connection of that camera.
         started_at: When its first frame was captured, seconds since the Unix epoch.
         ended_at: When its last frame so far was captured, likewise.
         class_votes: Share of each vehicle class, by COCO's name, summing to 1.
         vectors: The embedding of each modality seen, (D,) float32, unit norm.
-        model_id: The embedder that made them.
         is_ended: Whether its `end` sighting has come.
     """
 
     tracklet_id: str
     camera: str
+    session: str
     started_at: float
     ended_at: float
     class_votes: dict[str, float] = field(default_factory=dict)
     vectors: dict[Modality, NDArray[np.float32]] = field(default_factory=dict)
-    model_id: str = ""
     is_ended: bool = False
 
     def overlaps(self, other: Tracklet) -> bool:

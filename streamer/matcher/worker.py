@@ -1,0 +1,277 @@
+"""The matcher as a process: sightings from the bus, identities into the database.
+
+Each poll's messages are handled in one transaction: what they say, what is decided from it, and the offset to read on
+from. Either all of it stands or none, so that a message delivered twice counts once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from storage.errors import StorageError
+from storage.matcher_state import load_tracklets, load_watermarks
+from storage.records import AssignmentRecord, CameraWatermark, EmbeddingRecord, PathSegment, TrackletRecord
+from storage.writer import Writer
+from streamer.matcher.calibration import load_calibration
+from streamer.matcher.linker import Decision, Linker
+from streamer.matcher.region import Region, as_datetime
+from streamer.matcher.transit import RoadGraph
+from streamer.matcher.watermarks import Watermarks
+from streamer.sighting_codec import decode
+from streamer.sightings import CameraState, EndReason, Heartbeat, Sighting, SightingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.orm import Session  # the transaction that storage opened
+
+    from storage.crop_store import CropStore
+    from storage.database import Database
+    from streamer.bus import Consumer, Record
+    from streamer.config import SiteConfig
+    from streamer.matcher.tracklet import Tracklet
+    from streamer.sightings import CropEmbedding
+
+#: Messages per transaction at most: enough to make the commit cheap, few enough to lose little to a crash.
+BATCH = 256
+
+_log = structlog.get_logger(__name__)
+
+
+class StopSignal(Protocol):
+    """What ends `MatcherWorker.run`: a `threading.Event`, or one of `multiprocessing`."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+        ...
+
+
+@dataclass(slots=True)
+class MatcherCounters:
+    """What this matcher has done since it started."""
+
+    messages: int = 0
+    sightings: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    provisional: int = 0
+    decided: int = 0
+    linked: int = 0
+    vehicles: int = 0
+    lost: int = 0
+    crops_lost: int = 0
+
+
+class MatcherWorker:
+    """Reads sightings, decides, writes.
+
+    `step` blocks up to its time-out. An error of the database or the bus goes through: the state in memory may then be
+    ahead of the database, so the worker must be thrown away; a new one starts from the database. A crash at any moment
+    is the same as that.
+
+    Args:
+        site: The site.
+        database: Open and migrated.
+        consumer: Gives messages from the database's offset on.
+        crops: Where the crops that travel with sightings are kept.
+    """
+
+    def __init__(self, site: SiteConfig, database: Database, consumer: Consumer, crops: CropStore) -> None:
+        self.counters = MatcherCounters()
+        self._site = site
+        self._database = database
+        self._consumer = consumer
+        self._crops = crops
+        self._calibration = load_calibration(Path(site.matcher.calibration))
+        self._roads = RoadGraph(site.links, dwell_s=site.matcher.dwell_s)
+        self._regions: dict[str, Region] = {}
+        self._offsets: dict[tuple[str, int], int | None] = {}
+
+    def run(self, stop: StopSignal, *, poll_s: float = 0.25) -> None:
+        """Steps until `stop` is set, which is looked at every `poll_s` seconds at least."""
+        while not stop.is_set():
+            self.step(timeout_s=poll_s)
+
+    def step(self, *, timeout_s: float) -> int:
+        """Handles what the bus has, `BATCH` messages at most; waits up to `timeout_s` for the first.
+
+        Returns:
+            How many messages were handled.
+        """
+        records = self._consumer.poll(timeout_s=timeout_s, limit=BATCH)
+        if not records:
+            return 0
+        with self._database.transaction() as session:
+            writer = Writer(session)
+            for record in records:
+                self._handle(record, session, writer)
+            offsets = self._advance(records, writer)
+        self._offsets.update(offsets)
+        self._consumer.commit(offsets)
+        return len(records)
+
+    def _advance(self, records: Iterable[Record], writer: Writer) -> dict[tuple[str, int], int]:
+        offsets = {(record.topic, record.partition): record.offset + 1 for record in records}
+        for (topic, partition), next_offset in offsets.items():
+            key = (topic, partition)
+            expected = self._offsets[key] if key in self._offsets else writer.next_offset(topic, partition)
+            writer.advance_offset(topic, partition, expected=expected, next_offset=next_offset)
+        return offsets
+
+    def _handle(self, record: Record, session: Session, writer: Writer) -> None:
+        self.counters.messages += 1
+        try:
+            message = decode(record.payload)
+        except SightingError as error:
+            self.counters.rejected += 1
+            _log.warning("message rejected", topic=record.topic, offset=record.offset, reason=str(error))
+            self._consumer.reject(record, str(error))
+            return
+        region = self._region(message, session)
+        if isinstance(message, Heartbeat):
+            self._hear(message, region, writer)
+        elif self._store(message, writer):
+            self._assign(region.observe(message), writer)
+
+    def _hear(self, heartbeat: Heartbeat, region: Region, writer: Writer) -> None:
+        is_finished = heartbeat.state is CameraState.FINISHED
+        writer.set_watermark(CameraWatermark(heartbeat.camera, heartbeat.session, heartbeat.watermark, is_finished))
+        for tracklet in region.hear(heartbeat):
+            writer.store_sighting(_lost(tracklet, heartbeat.region), None, ())
+            self.counters.lost += 1
+        self._assign(region.settle(), writer)
+
+    def _store(self, sighting: Sighting, writer: Writer) -> bool:
+        """Stores what a sighting says; False when it is known already."""
+        self.counters.sightings += 1
+        is_new = writer.store_sighting(_tracklet(sighting), _path(sighting), self._embeddings(sighting))
+        self.counters.duplicates += not is_new
+        return is_new
+
+    def _assign(self, decisions: Iterable[Decision], writer: Writer) -> None:
+        for decision in decisions:
+            writer.assign(_assignment(decision, self._calibration.model_id))
+            if decision.is_provisional:
+                self.counters.provisional += 1
+            else:
+                self.counters.decided += 1
+                self.counters.linked += decision.reason == "linked"
+                self.counters.vehicles += decision.reason != "linked"
+
+    def _region(self, message: Sighting | Heartbeat, session: Session) -> Region:
+        if message.region not in self._regions:
+            self._regions[message.region] = self._load(message, session)
+        return self._regions[message.region]
+
+    def _load(self, message: Sighting | Heartbeat, session: Session) -> Region:
+        """The region as the database knows it."""
+        config = self._site.matcher
+        cameras = [c.id for c in self._site.cameras if self._site.region_of(c) == message.region]
+        region = Region(
+            Linker(config, roads=self._roads, calibration=self._calibration),
+            Watermarks(cameras, silence_s=config.camera_silence_s),
+            self._calibration.model_id,
+        )
+        now = message.watermark if isinstance(message, Heartbeat) else message.occurred_at
+        seen_since = now - timedelta(seconds=config.time_to_live_s)
+        watermarks = [mark for mark in load_watermarks(session) if mark.camera in cameras]
+        region.restore(load_tracklets(session, message.region, seen_since=seen_since), watermarks)
+        return region
+
+    def _embeddings(self, sighting: Sighting) -> list[EmbeddingRecord]:
+        return [
+            EmbeddingRecord(
+                sighting.sighting_id,
+                sighting.tracklet_id,
+                embedding.modality.value,
+                sighting.model_id,
+                embedding.vector,
+                embedding.quality,
+                embedding.captured_at,
+                embedding.box,
+                self._keep_crop(sighting, embedding),
+                embedding.tokens,
+            )
+            for embedding in sighting.embeddings
+        ]
+
+    def _keep_crop(self, sighting: Sighting, embedding: CropEmbedding) -> str | None:
+        """Writes the crop's picture and says where; a picture that can't be kept costs the picture, no more."""
+        if embedding.crop_jpeg is None:
+            return None
+        name = f"crops/{sighting.sighting_id}-{embedding.modality}.jpg"
+        try:
+            return self._crops.save(name, embedding.crop_jpeg)
+        except StorageError as error:
+            self.counters.crops_lost += 1
+            _log.warning("crop lost", crop=name, reason=str(error))
+            return None
+
+
+def _tracklet(sighting: Sighting) -> TrackletRecord:
+    return TrackletRecord(
+        sighting.tracklet_id,
+        sighting.region,
+        sighting.camera,
+        sighting.session,
+        sighting.number,
+        sighting.vehicle_class,
+        sighting.class_votes,
+        sighting.started_at,
+        sighting.occurred_at,
+        sighting.end_reason.value if sighting.end_reason else None,
+        sighting.context_image,
+    )
+
+
+def _lost(tracklet: Tracklet, region: str) -> TrackletRecord:
+    return TrackletRecord(
+        tracklet.tracklet_id,
+        region,
+        tracklet.camera,
+        tracklet.session,
+        int(tracklet.tracklet_id.rpartition("/")[2]),
+        max(sorted(tracklet.class_votes), key=lambda name: tracklet.class_votes[name]),
+        tracklet.class_votes,
+        as_datetime(tracklet.started_at),
+        as_datetime(tracklet.ended_at),
+        EndReason.SESSION_LOST.value,
+    )
+
+
+def _path(sighting: Sighting) -> PathSegment:
+    path = sighting.path
+    return PathSegment(
+        sighting.sighting_id, sighting.tracklet_id, sighting.sequence, path.frames, path.times, path.boxes
+    )
+
+
+def _assignment(decision: Decision, model_id: str) -> AssignmentRecord:
+    evidence = decision.evidence
+    found = (
+        {}
+        if evidence is None
+        else {
+            "appearance": round(evidence.appearance, 3),
+            "vehicle_class": round(evidence.vehicle_class, 3),
+            "similarity": None if evidence.similarity is None else round(evidence.similarity, 4),
+        }
+    )
+    return AssignmentRecord(
+        decision.tracklet_id,
+        decision.vehicle_id,
+        decision.reason,
+        decision.is_provisional,
+        decision.score,
+        decision.margin,
+        evidence.modalities if evidence else None,
+        evidence.transit_s if evidence else None,
+        model_id,
+        as_datetime(decision.decided_at),
+        {"candidates": decision.candidates, **found},
+    )
