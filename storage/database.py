@@ -49,7 +49,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = _parse(url)
-        self.name = _shown(self.url)
+        self.name = _shown(make_url(url))
         try:
             self._engine = _engine(self.url)
         except ModuleNotFoundError as error:
@@ -58,8 +58,12 @@ class Database:
             raise StorageError(f"database {self.name}: {self._line(error)}") from error
 
     @classmethod
-    def open(cls, url: str) -> Database:
+    def open(cls, url: str, *, must_exist: bool = False) -> Database:
         """Connects, and migrates to the newest schema; several programs may do so at once.
+
+        Args:
+            url: As for `Database`.
+            must_exist: Refuse a database that this program has never written to, rather than make one of it.
 
         Raises:
             NewerSchemaError: A later version of the program has migrated this database.
@@ -68,7 +72,7 @@ class Database:
         database = cls(url)
         try:
             with database._translated():
-                database._migrate()
+                database._migrate(must_exist=must_exist)
         except BaseException:
             database.close()
             raise
@@ -102,22 +106,31 @@ class Database:
         """Closes every connection. Safe to call twice."""
         self._engine.dispose()
 
-    def _migrate(self) -> None:
+    def _migrate(self, *, must_exist: bool) -> None:
+        if must_exist:
+            self._check_file()
         with self._engine.connect() as connection:
             if self._is_current(connection):
                 return
+            if must_exist and not _revisions(connection):
+                raise StorageError(f"database {self.name}: holds nothing of this program")
         with _migration_lock(self._engine) as connection:
             if not self._is_current(connection):
                 from alembic import command
 
                 command.upgrade(alembic_config(connection), "head")
 
+    def _check_file(self) -> None:
+        # SQLite makes the file it doesn't find. Of a file: URI it is told in the URI whether it may.
+        path = self.url.database
+        if self.url.get_backend_name() == "sqlite" and path and "uri" not in self.url.query and not Path(path).exists():
+            raise StorageError(f"database {self.name}: no such file")
+
     def _is_current(self, connection: Connection) -> bool:
-        from alembic.migration import MigrationContext
         from alembic.script import ScriptDirectory
 
         scripts = ScriptDirectory.from_config(alembic_config(connection))
-        found = MigrationContext.configure(connection).get_current_heads()
+        found = _revisions(connection)
         known = {script.revision for script in scripts.walk_revisions()}
         if not known.issuperset(found):
             raise NewerSchemaError(
@@ -139,6 +152,12 @@ class Database:
         for secret in _secrets(self.url):
             line = line.replace(secret, "***")
         return line
+
+
+def _revisions(connection: Connection) -> tuple[str, ...]:
+    from alembic.migration import MigrationContext
+
+    return MigrationContext.configure(connection).get_current_heads()
 
 
 def alembic_config(connection: Connection) -> Config:

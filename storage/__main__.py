@@ -1,0 +1,192 @@
+"""`python -m storage`: ask the database where vehicles went."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from storage.crop_store import CropStore
+from storage.errors import StorageError
+from storage.export import write_boxes, write_crops
+from storage.report import Format, Report, show, trajectory_report, vehicles_report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.orm import Session
+
+app = typer.Typer(
+    help=(
+        "Ask where vehicles went. Every question is read-only and may be asked while cameras are running.\n\n"
+        "Begin with the list, then follow one vehicle by the first characters of its id:\n\n"
+        "  python -m storage vehicles --database sqlite:///demo.db --min-cameras 2\n\n"
+        "  python -m storage trajectory 3f2a --database sqlite:///demo.db"
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DatabaseUrl = Annotated[
+    str,
+    typer.Option("--database", metavar="URL", help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."),
+]
+OutputFormat = Annotated[
+    Format, typer.Option("--format", help="A table for people, JSON or CSV for programs. Times are UTC.")
+]
+
+
+class AsOf(StrEnum):
+    """Which decisions an export follows."""
+
+    DECISION = "decision"
+    FINAL = "final"
+
+
+@app.command()
+def vehicles(
+    database: DatabaseUrl,
+    camera: Annotated[str | None, typer.Option(help="Only vehicles that this camera saw.")] = None,
+    min_cameras: Annotated[int, typer.Option(min=1, help="Only vehicles that this many cameras saw.")] = 1,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Only vehicles in view at this time or later.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", metavar="TIME", help="Only vehicles in view before this time.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """List vehicles, in the order they were first seen.
+
+    TIME is ISO 8601, such as 2026-01-01T12:30 or 2026-01-01T13:30+01:00; UTC where it names no zone.
+
+    Example: vehicles --database sqlite:///demo.db --camera gate --from 2026-01-01T12:00 --format csv
+    """
+    with _reading(database) as session:
+        from storage.trajectories import vehicles as find
+
+        found = find(
+            session,
+            start=_moment("--from", start),
+            end=_moment("--to", end),
+            camera=camera,
+            min_cameras=min_cameras,
+            limit=limit,
+        )
+        show(vehicles_report(found), output)
+
+
+@app.command()
+def trajectory(
+    vehicle: Annotated[str, typer.Argument(metavar="VEHICLE", help="Its id, or the first characters of it.")],
+    database: DatabaseUrl,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Show where one vehicle went: a row for each stay in a camera's view, and why it was taken for this vehicle's.
+
+    Example: trajectory 3f2a --database sqlite:///demo.db --format json
+    """
+    with _reading(database) as session:
+        from storage.trajectories import trajectory as find
+
+        show(trajectory_report(find(session, vehicle), output), output)
+
+
+@app.command()
+def export(
+    database: DatabaseUrl,
+    boxes: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Write every box of every vehicle to this file.")
+    ] = None,
+    as_of: Annotated[
+        AsOf, typer.Option(help="Follow what was said when each tracklet ended, or what is known now.")
+    ] = AsOf.FINAL,
+    crops: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a folder that reid.train reads; new or empty.")
+    ] = None,
+    crops_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the crops lie. Default: crops beside the SQLite file.")
+    ] = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Write boxes or crops to files.
+
+    The boxes' columns are camera,t,captured_at,frame,vehicle,x1,y1,x2,y2: t in seconds since that camera's start,
+    frame from 0, coordinates in source pixels; one row at most for a vehicle in a frame.
+
+    Example: export --database sqlite:///demo.db --boxes boxes.csv --as-of decision
+    """
+    with _reading(database) as session:
+        if boxes is None and crops is None:
+            raise StorageError("export: say what to write: --boxes FILE.csv, --crops DIR, or both")
+        decisions: Literal["decision", "final"] = "final" if as_of is AsOf.FINAL else "decision"
+        rows: list[tuple[str | int, ...]] = []
+        if boxes is not None:
+            rows.append(_export_boxes(session, boxes, decisions))
+        if crops is not None:
+            rows.append(_export_crops(session, crops, _crop_store(session, crops_dir), decisions))
+        show(Report(("what", "path", "rows", "missing"), rows), output)
+
+
+def _export_boxes(session: Session, path: Path, as_of: Literal["decision", "final"]) -> tuple[str | int, ...]:
+    from storage import trajectories
+
+    return ("boxes", str(path), write_boxes(trajectories.boxes(session, as_of=as_of), path), 0)
+
+
+def _export_crops(
+    session: Session, folder: Path, source: CropStore, as_of: Literal["decision", "final"]
+) -> tuple[str | int, ...]:
+    from storage import trajectories
+
+    done = write_crops(trajectories.crops(session, as_of=as_of), source, folder)
+    return ("crops", str(folder), done.written, done.missing)
+
+
+def _crop_store(session: Session, crops_dir: Path | None) -> CropStore:
+    bind = session.connection().engine.url
+    if crops_dir is None and bind.get_backend_name() == "sqlite" and bind.database:
+        crops_dir = Path(bind.database).parent / "crops"
+    if crops_dir is None:
+        raise StorageError("export: --crops-dir is wanted: the crops don't lie beside this database")
+    if not crops_dir.is_dir():
+        raise StorageError(f"export: --crops-dir: {crops_dir} is no folder")
+    return CropStore(crops_dir)
+
+
+def _moment(option: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise StorageError(f"{option}: wanted a time such as 2026-01-01T12:30, got {text!r}") from error
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[Session]:
+    """A session on a database that exists; what can't be read ends the program with one line and status 2."""
+    from storage.database import Database
+
+    try:
+        database = Database.open(url, must_exist=True)
+        try:
+            with database.snapshot() as session:
+                yield session
+        finally:
+            database.close()
+    except StorageError as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m storage")

@@ -1,0 +1,160 @@
+"""Answers on the terminal, as a table for people or as JSON or CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from storage.export import utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from storage.trajectories import Stop, Trajectory, VehicleSummary
+
+Value = str | int | float | bool | datetime | tuple[str, ...] | None
+
+
+class Format(StrEnum):
+    """How an answer is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An answer: named columns and their rows.
+
+    Attributes:
+        columns: Their names.
+        rows: As many values each.
+        title: Above the table; programs don't get it.
+    """
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Value, ...]]
+    title: str = ""
+
+
+VEHICLE_COLUMNS = ("vehicle", "class", "first_seen", "last_seen", "cameras", "tracklets", "modalities")
+STOP_COLUMNS = (
+    "vehicle",
+    "stop",
+    "camera",
+    "arrival",
+    "departure",
+    "modalities",
+    "frames",
+    "transit_s",
+    "probability",
+    "reason",
+    "provisional",
+    "tracklet",
+    "crop_image",
+    "context_image",
+)
+# A terminal has no room for what every row repeats, nor for paths.
+_TABLE_STOP_COLUMNS = STOP_COLUMNS[1:12]
+
+
+def vehicles_report(vehicles: Sequence[VehicleSummary]) -> Report:
+    """A list of vehicles, one row each."""
+    rows = [
+        (
+            vehicle.vehicle_id,
+            vehicle.vehicle_class,
+            vehicle.first_seen,
+            vehicle.last_seen,
+            vehicle.cameras,
+            vehicle.tracklets,
+            vehicle.modalities,
+        )
+        for vehicle in vehicles
+    ]
+    return Report(VEHICLE_COLUMNS, rows, f"{len(rows)} vehicle{'' if len(rows) == 1 else 's'}")
+
+
+def trajectory_report(trajectory: Trajectory, form: Format) -> Report:
+    """A vehicle's stops, one row each; as a table without the columns that only programs want."""
+    rows = [_stop_row(trajectory, number, stop) for number, stop in enumerate(trajectory.stops, start=1)]
+    title = f"{trajectory.vehicle_class} {trajectory.vehicle_id}"
+    if form is Format.TABLE:
+        return Report(_TABLE_STOP_COLUMNS, [row[1:12] for row in rows], title)
+    return Report(STOP_COLUMNS, rows, title)
+
+
+def show(report: Report, form: Format) -> None:
+    """Prints an answer to the standard output."""
+    if form is Format.JSON:
+        items = [dict(zip(report.columns, map(_json_value, row), strict=True)) for row in report.rows]
+        json.dump(items, sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+    elif form is Format.CSV:
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow(report.columns)
+        table.writerows([[_text(value, " ") for value in row] for row in report.rows])
+    else:
+        _show_table(report)
+
+
+def _stop_row(trajectory: Trajectory, number: int, stop: Stop) -> tuple[Value, ...]:
+    return (
+        trajectory.vehicle_id,
+        number,
+        stop.camera,
+        stop.arrival,
+        stop.departure,
+        stop.modalities,
+        len(stop.path),
+        None if stop.transit_s is None else round(stop.transit_s, 3),
+        None if stop.probability is None else round(stop.probability, 4),
+        stop.reason,
+        stop.is_provisional,
+        stop.tracklet_id,
+        stop.crop_image,
+        stop.context_image,
+    )
+
+
+def _json_value(value: Value) -> str | int | float | bool | list[str] | None:
+    if isinstance(value, datetime):
+        return utc_text(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _text(value: Value, separator: str, timespec: str = "microseconds") -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return utc_text(value, timespec)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return separator.join(value) if isinstance(value, tuple) else str(value)
+
+
+def _show_table(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # In a pipe there is no width to keep to, and a value cut short is of no use to the next program.
+    console = Console() if sys.stdout.isatty() else Console(width=240)
+    table = Table(title=report.title or None, title_justify="left")
+    for name in report.columns:
+        table.add_column(name, overflow="fold")
+    for row in report.rows:
+        # Text, since a name with [brackets] in it is no markup.
+        table.add_row(
+            *(
+                Text(_text(value, " > " if name == "cameras" else ", ", "milliseconds"))
+                for name, value in zip(report.columns, row, strict=True)
+            )
+        )
+    console.print(table)
