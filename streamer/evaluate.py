@@ -22,6 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from reid.modality import Modality
+from storage import trajectories
+from storage.database import Database
+from storage.errors import StorageError
+from storage.models import CameraRow
 from streamer.config import mask
 from streamer.scoring import Evaluation, EvaluationError, LinkScores, PredictedBoxes, TruthBoxes, evaluate
 
@@ -150,12 +154,16 @@ def read_database(url: str, as_of: AsOf) -> tuple[PredictedBoxes, dict[str, str]
     Raises:
         EvaluationError: the database can't be read, or has no boxes.
     """
-    from storage.trajectories import boxes
-
-    from storage.database import Database
-
-    with Database.open(url).transaction() as session:
-        rows = list(boxes(session, as_of=as_of.value))
+    try:
+        database = Database.open(url, must_exist=True)
+        try:
+            with database.snapshot() as session:
+                rows = list(trajectories.boxes(session, as_of=as_of.value))
+                cameras = {row.camera: row.modality for row in session.query(CameraRow)}
+        finally:
+            database.close()
+    except StorageError as error:
+        raise EvaluationError(str(error)) from error
     if not rows:
         raise EvaluationError(f"{mask(url)}: no boxes")
     predicted = PredictedBoxes(
@@ -164,7 +172,8 @@ def read_database(url: str, as_of: AsOf) -> tuple[PredictedBoxes, dict[str, str]
         vehicles=np.array([str(row.vehicle) for row in rows]),
         boxes=np.array([(row.x1, row.y1, row.x2, row.y2) for row in rows], dtype=np.float64),
     )
-    return predicted, {}
+    # A camera that changes between day and night is `auto`, which is no modality of its links.
+    return predicted, {camera: name for camera, name in cameras.items() if name in _MODALITY_NAMES}
 
 
 def read_modalities(path: Path) -> dict[str, str]:

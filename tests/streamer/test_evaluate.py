@@ -8,7 +8,9 @@ import math
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,11 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from typer.testing import CliRunner
 
-from streamer.evaluate import app, as_document, read_boxes, read_truth
+from storage.database import Database
+from storage.records import AssignmentRecord, CameraRecord, PathSegment, TrackletRecord
+from storage.writer import Writer
+from streamer.box_matching import intersection_over_union
+from streamer.evaluate import AsOf, app, as_document, read_boxes, read_database, read_truth
 from streamer.scoring import (
     Evaluation,
     EvaluationError,
@@ -24,7 +30,6 @@ from streamer.scoring import (
     PredictedBoxes,
     TruthBoxes,
     evaluate,
-    intersection_over_union,
 )
 
 #: camera, frame, vehicle, left edge; every box is 40 px square at y = 100.
@@ -271,6 +276,14 @@ def test_a_window_is_the_case_cut_to_it(from_t: float, until_t: float, frames: r
     assert window == evaluate(truth_of(cut[0]), predicted_of(cut[1]), modalities={})
 
 
+def test_times_of_three_decimals_give_the_right_frames() -> None:
+    # At 30 fps frame 100 is at 3.333 s, so that the rate reads 30.003 and 2 s would be frame 60.006.
+    rows = rows_of("a", "1", 0, range(101))
+    truth = replace(truth_of(rows), times=np.round(np.arange(101) / 30, 3))
+    overall = evaluate(truth, predicted_of(rows), modalities={}, from_t=2.0, until_t=3.0).overall
+    assert (overall.truth_boxes, overall.predicted_boxes) == (30, 30)
+
+
 def test_two_boxes_of_a_vehicle_in_a_frame_are_refused() -> None:
     twins = predicted_of([("a", 0, "p", 0), ("a", 0, "p", 90)])
     with pytest.raises(EvaluationError, match="prediction: camera a, frame 0: vehicle p has two boxes"):
@@ -300,6 +313,57 @@ def test_overlap() -> None:
 
 
 # The command
+
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def store(url: str, rows: Sequence[Row], first_said: dict[str, str]) -> None:
+    """Stores a tracklet per camera and vehicle; `first_said` names another vehicle that it was given to at its end."""
+    database = Database.open(url)
+    with database.transaction() as session:
+        writer = Writer(session)
+        writer.register_cameras([CameraRecord("a", "main", "visible", started_at=START)])
+        writer.register_cameras([CameraRecord("b", "main", "auto", started_at=START)])
+        for number, (camera, vehicle) in enumerate(sorted({(row[0], row[2]) for row in rows})):
+            own = [row for row in rows if (row[0], row[2]) == (camera, vehicle)]
+            tracklet = store_tracklet(writer, number, camera, own)
+            for name in filter(None, (first_said.get(vehicle), vehicle)):
+                writer.assign(decision(tracklet, name))
+    database.close()
+
+
+def decision(tracklet: str, vehicle: str) -> AssignmentRecord:
+    return AssignmentRecord(
+        tracklet,
+        vehicle,
+        "new",
+        is_provisional=False,
+        score=None,
+        margin=None,
+        modality_pair=None,
+        transit_s=None,
+        model_id="model",
+        decided_at=START,
+    )
+
+
+def store_tracklet(writer: Writer, number: int, camera: str, rows: list[Row]) -> str:
+    tracklet = f"{camera}/{number}"
+    boxes = predicted_of(rows)
+    times = START.timestamp() + boxes.frames / 10
+    end = START + timedelta(seconds=int(boxes.frames[-1]) / 10)
+    path = PathSegment(f"{tracklet}/0", tracklet, 0, boxes.frames, times, boxes.boxes.astype(np.float32))
+    record = TrackletRecord(tracklet, "main", camera, "s", number, "car", {"car": 1.0}, START, end, "lost")
+    writer.store_sighting(record, path, [])
+    return tracklet
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path / 'run.db'}"
+    store(url, WORKED_PREDICTION, first_said={"q": "unlinked"})
+    return url
 
 
 def write_truth(path: Path, rows: list[Row]) -> Path:
@@ -351,6 +415,26 @@ def test_the_command_prints_tables(files: list[str]) -> None:
         assert text in printed
 
 
+def test_the_database_scores_as_its_export(files: list[str], database: str, worked: Evaluation) -> None:
+    code, printed, _ = run([*files[:2], "--database", database, "--modality", "b=thermal", "--format", "json"])
+    assert code == 0
+    assert json.loads(printed) == json.loads(json.dumps(as_document(worked)))
+
+
+def test_the_decision_at_the_end_and_what_is_known_now(files: list[str], database: str) -> None:
+    linked = {}
+    for as_of in ("decision", "final"):
+        vehicles = read_database(database, AsOf(as_of))[0].vehicles
+        linked[as_of] = set(vehicles.tolist())
+    assert linked["decision"] - linked["final"] == {"unlinked"}
+    assert linked["final"] - linked["decision"] == {"q"}
+    assert run([*files[:2], "--database", database, "--as-of", "decision"])[0] == 0
+
+
+def test_a_camera_of_day_and_night_has_no_modality_of_its_own(database: str) -> None:
+    assert read_database(database, AsOf.FINAL)[1] == {"a": "visible"}
+
+
 def test_modalities_come_from_gt_json_unless_given(files: list[str], tmp_path: Path) -> None:
     cameras = {"a": {"kind": "rgb"}, "b": {"kind": "nir"}}
     (tmp_path / "gt.json").write_text(json.dumps({"cameras": cameras}), encoding="utf-8")
@@ -397,6 +481,16 @@ def test_bad_boxes_are_one_clear_line(files: list[str], content: str | bytes, cu
 )
 def test_bad_options_are_one_clear_line(files: list[str], more: list[str], culprit: str) -> None:
     assert_refused([*files, *more], culprit)
+
+
+def test_a_bad_database_is_one_clear_line(files: list[str], tmp_path: Path) -> None:
+    missing = f"sqlite:///{tmp_path / 'none.db'}"
+    assert_refused([*files[:2], "--database", missing], "none.db")
+    assert not (tmp_path / "none.db").exists()
+    assert_refused([*files[:2], "--database", "http://user:secret@host"], "http://user:***@host")
+    empty = f"sqlite:///{tmp_path / 'empty.db'}"
+    Database.open(empty).close()
+    assert_refused([*files[:2], "--database", empty], "empty.db: no boxes")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"cameras": {"a": {"kind": "sonar"}}}'])
