@@ -234,7 +234,7 @@ def _step(true: Table, said: Table, truth: Ints, predicted: Ints) -> Step:
     matches[columns[good]] = truth[rows[good]]
     on_ignored = overlaps[~counts].max(axis=0, initial=0.0) > MAX_IGNORED_IOU
     on_evaluated = iou.max(axis=0, initial=0.0) > MAX_IGNORED_IOU
-    kept = (matches >= 0) | ~on_ignored | on_evaluated
+    kept = ~on_ignored | on_evaluated  # every match is: it overlaps evaluated truth by more
     return Step(int(camera), truth, predicted[kept], iou[:, kept], matches[kept])
 
 
