@@ -174,7 +174,7 @@ def alembic_config(connection: Connection) -> Config:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ValueError) as error:
         # The text may hold a password that nothing can find in it: it isn't shown.
         raise StorageError(f"database: no URL; {_WANTED}") from error
     backend = parsed.get_backend_name()
