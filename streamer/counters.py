@@ -48,6 +48,11 @@ class Field(IntEnum):
     SIGHTINGS_LOST = 15
     PICTURES_LOST = 16
     #: Unix seconds.
+    FIRST_CAPTURED_AT = 30
+    #: A file's next frame; what lets one camera's file not run ahead of the others.
+    REACHED_AT = 31
+    #: Place of the band in `reid.modality.Modality`, plus 1; 0 while unknown.
+    MODALITY = 32
     LAST_CAPTURED_AT = 17
     LAST_ALIVE_AT = 18
     #: Stages.
@@ -82,10 +87,12 @@ class Order(IntEnum):
     RUN = 0
     #: Cameras stop, end their tracklets and publish them.
     STOP_CAMERAS = 1
-    #: Cameras are done: the matcher empties the bus, then ends.
-    DRAIN = 2
+    #: Cameras are done: the embedder ends, and the forwarder once it has sent all that waits.
+    EMPTY_OUTBOX = 2
+    #: Nothing more comes: the matcher reads what the bus still has, then ends.
+    DRAIN = 3
     #: Everybody ends now.
-    STOP_ALL = 3
+    STOP_ALL = 4
 
 
 class Row:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from reid.embedder import EmbedderError
-from streamer.counters import Field, RowState
+from reid.embedder import Embedder, EmbedderError
+from streamer.children import ChildContext, StartError
+from streamer.counters import Field, Order, RowState
 from streamer.embedding_wire import CropAnswer, CropQuestion, WireError, encode_hello
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from reid.embedder import EmbedderInfo
     from reid.modality import Modality
     from streamer.counters import Row
+    from streamer.setups import EmbeddingSetup
 
 _log = structlog.get_logger(__name__)
 
@@ -157,3 +159,25 @@ class EmbeddingServer:
             self._row.add(Field.FAILURES)
             _log.warning("crop not embedded", reason=str(error))
             return [None]
+
+
+def run_embedding_worker(context: ChildContext, setup: EmbeddingSetup) -> None:
+    """Loads the embedder and serves until everybody is told to stop.
+
+    Raises:
+        StartError: The weights can't be loaded.
+    """
+    config = setup.config
+    try:
+        embedder = Embedder(config.weights, device=config.device, max_batch=config.batch_size, threads=setup.threads)
+    except EmbedderError as error:
+        raise StartError(f"embedder.weights: {error}") from error
+    server = EmbeddingServer(
+        setup.address,
+        embedder,
+        batch_size=config.batch_size,
+        max_wait_s=config.max_wait_s,
+        row=context.board.stage(setup.stage),
+    )
+    context.say_started()
+    server.run(lambda: context.is_told(Order.EMPTY_OUTBOX))

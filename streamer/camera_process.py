@@ -1,0 +1,95 @@
+"""What a camera worker is made of, and its life as a process."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import cv2
+from detector.tracker import VehicleTracker
+
+from detector.motion import MotionGate
+from storage.crop_store import CropStore
+from streamer.bus.memory import OutboxPublisher
+from streamer.bus.outbox import Outbox
+from streamer.camera_session import CropTag, Services
+from streamer.camera_worker import CameraWorker, FilePace, Lane, keep_alive_frames
+from streamer.children import ChildContext, StartError
+from streamer.counters import Order, RowState
+from streamer.detector_pool import DetectorPool
+from streamer.embedding_client import EmbeddingClient
+from streamer.stream import CameraStream
+from streamer.trace import SightingTrace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reid.embedder import EmbedderInfo
+    from streamer.camera_worker import Gate
+    from streamer.config import CameraConfig, SiteConfig
+    from streamer.counters import Board
+    from streamer.setups import CameraSetup
+
+#: Files of one site stay this close together in event time, or a third of the matcher's patience if that is less.
+MAX_LEAD_S = 5.0
+#: How long a camera worker waits for the embedder to load; the supervisor restarts it after that.
+EMBEDDER_START_S = 120.0
+
+
+def run_camera_worker(context: ChildContext, setup: CameraSetup) -> None:
+    """Loads the detectors and follows the cameras, until they are over or all cameras are told to stop.
+
+    Raises:
+        StartError: A detector can't be loaded, or the embedder doesn't come up.
+    """
+    # The libraries' own threads would fight for the cores that the stages already share.
+    cv2.setNumThreads(1)
+    site, row = setup.site, context.board.stage(setup.stage)
+    cameras = [site.camera(name) for name in setup.cameras]
+    detector = DetectorPool(site.detector, cameras)
+    client: EmbeddingClient[CropTag] = EmbeddingClient(setup.embedder_address, site.embedder)
+    client.start()
+    publisher = OutboxPublisher(Outbox(site.outbox_path, max_bytes=site.outbox.max_bytes))
+    trace = None if setup.trace is None else SightingTrace(setup.trace, time.monotonic)
+    services = Services(
+        site, client, _wait_for_embedder(client), publisher, CropStore(site.crops_dir), _tracker_of(site), trace
+    )
+    context.say_started()
+    lanes = [_lane(camera, site, context.board) for camera in cameras]
+    row.state = RowState.RUNNING
+    try:
+        worker = CameraWorker(lanes, detector, services, row=row, pace=_pace(site, context.board))
+        worker.run(lambda: context.is_told(Order.STOP_CAMERAS))
+    finally:
+        publisher.close()
+        if trace is not None:
+            trace.close()
+    client.close()
+    row.state = RowState.FINISHED
+
+
+def _wait_for_embedder(client: EmbeddingClient[CropTag]) -> EmbedderInfo:
+    info = client.wait_for_info(EMBEDDER_START_S)
+    if info is None:
+        raise StartError(f"embedder: no answer within {EMBEDDER_START_S:g} s")
+    return info
+
+
+def _tracker_of(site: SiteConfig) -> Callable[[float], VehicleTracker]:
+    def make(frame_rate: float) -> VehicleTracker:
+        return VehicleTracker(frame_rate=frame_rate, max_seconds_lost=site.tracker.max_seconds_lost)
+
+    return make
+
+
+def _lane(camera: CameraConfig, site: SiteConfig, board: Board) -> Lane:
+    def make_gate(frame_rate: float) -> Gate:
+        return MotionGate(keep_alive_frames=keep_alive_frames(frame_rate, site.tracker.max_seconds_lost))
+
+    gate = make_gate if site.detector.motion_gate else None
+    return Lane(camera, CameraStream(camera, site.source), board.camera(camera.id), gate)
+
+
+def _pace(site: SiteConfig, board: Board) -> FilePace:
+    files = [board.camera(camera.id) for camera in site.cameras if not camera.is_live]
+    return FilePace(files, min(MAX_LEAD_S, site.matcher.camera_silence_s / 3))

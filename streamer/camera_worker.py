@@ -1,0 +1,407 @@
+"""A camera worker: decode threads, one batched detector, a tracker and a book per camera, in a process of its own.
+
+Three stages in a line, each a thread, with queues of two batches between them: *prepare* takes frames from the cameras,
+asks the motion gate and converts; *detect* runs the network; *follow* tracks, chooses crops and publishes. A full queue
+makes the stage before it wait, up to the cameras: a file's decoder then waits too, a live camera drops its oldest
+frame and counts it. A stage that fails brings the whole worker down; the supervisor starts it anew, and what was in
+flight is counted as dropped. What was published is in the outbox and stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from reid.modality import Modality
+from streamer.camera_session import CameraSession, say_absent
+from streamer.counters import Field, RowState
+from streamer.frames import Frame, SessionEnd
+from streamer.sightings import EndReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from detector.detections import Detections
+    from streamer.camera_session import CropTag, Services
+    from streamer.config import CameraConfig
+    from streamer.counters import Row
+    from streamer.embedding_client import Answer
+    from streamer.stream import CameraStream
+
+_log = structlog.get_logger(__name__)
+
+#: A camera that declares no frame rate is taken to have this one.
+ASSUMED_FPS = 25.0
+#: How long an idle stage waits before it looks whether it should end.
+IDLE_S = 0.05
+#: How soon a file that is ahead of the others is looked at again.
+_HELD_S = 0.002
+_BATCHES_BETWEEN_STAGES = 2
+_BANDS = {modality: number for number, modality in enumerate(Modality, start=1)}
+#: States that a stop leaves as they are.
+_SETTLED = (RowState.FINISHED, RowState.FAILED)
+
+
+class Gate(Protocol):
+    """`detector.motion.MotionGate`, or a fake."""
+
+    def is_moving(self, image: NDArray[np.uint8]) -> bool:
+        """Whether a picture, the next one of its camera, needs the detector."""
+        ...
+
+
+class BatchDetector(Protocol):
+    """What finds vehicles in a batch of frames; picks the network by camera and modality."""
+
+    def detect(self, cameras: Sequence[CameraConfig], frames: Sequence[Frame]) -> list[Detections]:
+        """One result per frame."""
+        ...
+
+
+@dataclass(slots=True)
+class Lane:
+    """One camera on its way through the worker.
+
+    Attributes:
+        camera: Its configuration.
+        stream: Its frames.
+        row: Its counters.
+        make_gate: A motion gate for a frame rate; None leaves the gate out.
+    """
+
+    camera: CameraConfig
+    stream: CameraStream
+    row: Row
+    make_gate: Callable[[float], Gate] | None
+    #: Of the preparing thread.
+    gate: Gate | None = None
+    gate_session: str | None = None
+    #: Taken from the stream, but still ahead of the other files.
+    head: Frame | None = None
+    is_exhausted: bool = False
+    #: Of the following thread.
+    session: CameraSession | None = None
+    closing: list[CameraSession] = field(default_factory=list)
+    #: Counts of this camera's earlier workers, on which this one's build.
+    base: dict[Field, float] = field(default_factory=dict)
+
+    @property
+    def frame_rate(self) -> float:
+        """As the stream declares it."""
+        return self.stream.counters.fps or ASSUMED_FPS
+
+    def is_moving(self, frame: Frame) -> bool:
+        """Whether the detector must see the frame."""
+        if self.make_gate is None:
+            return True
+        if self.gate is None or self.gate_session != frame.session:
+            self.gate, self.gate_session = self.make_gate(self.frame_rate), frame.session
+        return self.gate.is_moving(frame.luma())
+
+
+@dataclass(slots=True)
+class Item:
+    """One thing that a camera delivered, and what the detector made of it."""
+
+    lane: Lane
+    what: Frame | SessionEnd
+    wants_detector: bool = False
+    detections: Detections | None = None
+
+
+class FilePace:
+    """Keeps the files of a site together in event time: a matcher takes a camera that lags far behind for silent.
+
+    Args:
+        others: The rows of all file cameras of the site, in whichever process they run.
+        max_lead_s: How far ahead of the last of them a file may be.
+    """
+
+    def __init__(self, others: Sequence[Row], max_lead_s: float) -> None:
+        self._others, self._max_lead_s = others, max_lead_s
+        self.is_off = False
+
+    @property
+    def foremost_s(self) -> float:
+        """Event time that some file has reached, Unix seconds; 0 before the first frame."""
+        return max((other[Field.REACHED_AT] for other in self._others), default=0.0)
+
+    def hold(self, row: Row, frame: Frame) -> Frame | None:
+        """The frame, if it must wait; None when it may go on."""
+        reached_s = frame.captured_at.timestamp()
+        row[Field.REACHED_AT] = reached_s
+        if self.is_off:
+            return None
+        behind = (other[Field.REACHED_AT] for other in self._others if other.state not in _SETTLED)
+        return frame if reached_s > min(behind, default=reached_s) + self._max_lead_s else None
+
+
+class CameraWorker:
+    """Runs some cameras to their end. `run` blocks in the thread that calls it, which is the following stage.
+
+    Args:
+        lanes: The cameras.
+        detector: Finds vehicles.
+        services: What the sessions use.
+        row: The worker's own counters.
+        pace: Keeps files of one site together.
+    """
+
+    def __init__(
+        self, lanes: Sequence[Lane], detector: BatchDetector, services: Services, *, row: Row, pace: FilePace
+    ) -> None:
+        self._lanes, self._detector, self._services, self._row, self._pace = lanes, detector, services, row, pace
+        self._batch_size = services.site.detector.batch_size
+        self._prepared: queue.Queue[list[Item]] = queue.Queue(_BATCHES_BETWEEN_STAGES)
+        self._detected: queue.Queue[list[Item]] = queue.Queue(_BATCHES_BETWEEN_STAGES)
+        self._turn = 0
+        self._is_aborted = False
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Follows the cameras until all are over, or until told to stop; then ends every tracklet and publishes it.
+
+        Args:
+            should_stop: Asked at least every `IDLE_S`.
+        """
+        for lane in self._lanes:
+            _take_over(lane)
+            lane.stream.start()
+        with ThreadPoolExecutor(2, thread_name_prefix="stage") as pool:
+            stages = [pool.submit(self._prepare, should_stop), pool.submit(self._detect)]
+            try:
+                self._follow(stages)
+            finally:
+                self._is_aborted = True
+                for lane in self._lanes:
+                    lane.stream.ask_to_stop()
+        for lane in self._lanes:
+            lane.stream.stop()
+            self._tell_if_absent(lane)
+            lane.row.state = lane.row.state if lane.row.state in _SETTLED else RowState.STOPPED
+
+    def _prepare(self, should_stop: Callable[[], bool]) -> None:
+        is_stopping = False
+        while not (self._is_aborted or all(lane.is_exhausted for lane in self._lanes)):
+            if not is_stopping and should_stop():
+                is_stopping = self._pace.is_off = True
+                for lane in self._lanes:
+                    lane.stream.ask_to_stop()
+            batch = self._gather()
+            if batch:
+                self._hand_on(self._prepared, batch)
+            elif is_stopping:
+                break
+        self._hand_on(self._prepared, [])
+
+    def _gather(self) -> list[Item]:
+        """What the cameras have, in rounds of one frame each; blocks up to `IDLE_S` where they have nothing."""
+        began = time.perf_counter()
+        batch: list[Item] = []
+        room = self._batch_size
+        while room > 0:
+            items = [item for lane in self._lanes for item in self._take(lane)]
+            batch += items
+            room -= sum(item.wants_detector for item in items)
+            if not items:
+                break
+        if batch:
+            self._row.add(Field.PREPARE_S, time.perf_counter() - began)
+        return batch or self._wait_for_one()
+
+    def _wait_for_one(self) -> list[Item]:
+        # One camera in turn is waited for; another's frame then waits at most that long.
+        waiting = [lane for lane in self._lanes if not lane.is_exhausted]
+        if not waiting:
+            return []
+        self._turn = (self._turn + 1) % len(waiting)
+        lane = waiting[self._turn]
+        if lane.head is not None:
+            time.sleep(_HELD_S)
+        return self._take(lane, IDLE_S / len(waiting))
+
+    def _take(self, lane: Lane, timeout_s: float = 0.0) -> list[Item]:
+        if lane.is_exhausted:
+            return []
+        what = lane.head or lane.stream.take(timeout_s=timeout_s)
+        if what is None:
+            return []
+        if isinstance(what, Frame) and not lane.camera.is_live:
+            lane.head = self._pace.hold(lane.row, what)
+            if lane.head is not None:
+                return []
+        if isinstance(what, Frame) and self._services.trace is not None:
+            self._services.trace.take(what.camera, what.captured_at)
+        item = Item(lane, what)
+        if isinstance(what, SessionEnd):
+            lane.is_exhausted = what.is_final
+        elif lane.is_moving(what):
+            item.wants_detector = True
+            what.image()
+        return [item]
+
+    def _detect(self) -> None:
+        while not self._is_aborted:
+            batch = _get(self._prepared)
+            if batch is None:
+                continue
+            if not batch:
+                break
+            self._detect_batch(batch)
+            self._hand_on(self._detected, batch)
+        self._hand_on(self._detected, [])
+
+    def _detect_batch(self, batch: list[Item]) -> None:
+        began = time.perf_counter()
+        wanted = [(item, item.what) for item in batch if item.wants_detector and isinstance(item.what, Frame)]
+        if not wanted:
+            return
+        results = self._detector.detect([item.lane.camera for item, _ in wanted], [frame for _, frame in wanted])
+        for (item, _), detections in zip(wanted, results, strict=True):
+            item.detections = detections
+        self._row.add(Field.DETECT_S, time.perf_counter() - began)
+
+    def _hand_on(self, to: queue.Queue[list[Item]], batch: list[Item]) -> None:
+        """Waits for room; an empty batch says that no more will come."""
+        while not self._is_aborted:
+            with contextlib.suppress(queue.Full):
+                to.put(batch, timeout=IDLE_S)
+                return
+
+    def _follow(self, stages: Sequence[Future[None]]) -> None:
+        is_open = True
+        while is_open or self._is_answer_due():
+            batch = _get(self._detected) if is_open else None
+            began = time.perf_counter()
+            _raise_failures(stages)
+            self._deliver_answers(0.0 if is_open else IDLE_S)
+            if batch is not None:
+                self._follow_batch(batch)
+                is_open = bool(batch)
+            for lane in self._lanes:
+                _report(lane)
+            self._row.add(Field.TRACK_S, time.perf_counter() - began)
+            if not is_open:
+                self._shut_down()
+
+    def _follow_batch(self, batch: list[Item]) -> None:
+        for item in batch:
+            if isinstance(item.what, SessionEnd):
+                _end_session(item.lane, item.what)
+            else:
+                self._session(item.lane, item.what).follow(item.what, item.detections)
+
+    def _session(self, lane: Lane, frame: Frame) -> CameraSession:
+        if lane.session is None or lane.session.id != frame.session:
+            if lane.session is not None:
+                # Its end was dropped with its last frames.
+                _close(lane, lane.session, EndReason.DISCONNECTED, is_final=False)
+            if not lane.row[Field.FIRST_CAPTURED_AT]:
+                lane.row[Field.FIRST_CAPTURED_AT] = frame.captured_at.timestamp()
+            lane.session = CameraSession(lane.camera, frame.session, lane.frame_rate, lane.row, self._services)
+            lane.row.state = RowState.RUNNING
+        lane.row[Field.MODALITY] = _BANDS[frame.modality]
+        return lane.session
+
+    def _deliver_answers(self, timeout_s: float) -> None:
+        sessions: dict[int, CameraSession] = {}
+        answers: list[Answer[CropTag]] = self._services.client.take_answers(timeout_s)
+        for answer in answers:
+            session = answer.tag.session
+            session.answer(answer.tag.question, answer.vector)
+            sessions[id(session)] = session
+        for session in sessions.values():
+            session.flush()
+        for lane in self._lanes:
+            lane.closing = [session for session in lane.closing if not session.is_over]
+
+    def _shut_down(self) -> None:
+        for lane in self._lanes:
+            if lane.session is not None:
+                _close(lane, lane.session, EndReason.SHUTDOWN, is_final=False)
+
+    def _tell_if_absent(self, lane: Lane) -> None:
+        session, reached_s = lane.stream.session_hint, self._pace.foremost_s
+        if lane.row.state is RowState.FAILED and not lane.stream.counters.decoded and session and reached_s:
+            say_absent(lane.camera, session, datetime.fromtimestamp(reached_s, UTC), self._services)
+
+    def _is_answer_due(self) -> bool:
+        return any(lane.closing or lane.session is not None for lane in self._lanes)
+
+
+def _get(source: queue.Queue[list[Item]]) -> list[Item] | None:
+    """The next batch; an empty one says that no more will come, None that nothing came in time."""
+    try:
+        return source.get(timeout=IDLE_S)
+    except queue.Empty:
+        return None
+
+
+def _raise_failures(stages: Sequence[Future[None]]) -> None:
+    for stage in stages:
+        if stage.done():
+            stage.result()
+
+
+def _end_session(lane: Lane, end: SessionEnd) -> None:
+    if lane.session is not None:
+        _close(lane, lane.session, end.reason, is_final=end.is_final)
+    if not end.is_final:
+        lane.row.state = RowState.RECONNECTING
+    elif end.reason is EndReason.SOURCE_ENDED:
+        lane.row.state = RowState.FINISHED
+    else:
+        lane.row.state = RowState.FAILED
+    lane.row.note = end.message
+
+
+def _close(lane: Lane, session: CameraSession, reason: EndReason, *, is_final: bool) -> None:
+    session.finish(reason, is_final=is_final)
+    lane.closing.append(session)
+    lane.session = None
+
+
+_FROM_STREAM = (Field.DECODED, Field.DROPPED, Field.DECODE_ERRORS, Field.RECONNECTS, Field.STALLED_S)
+
+
+def _take_over(lane: Lane) -> None:
+    """Begins where an earlier worker of the camera was killed: what it had in flight counts as dropped."""
+    row = lane.row
+    in_flight = row[Field.DECODED] - row[Field.DETECTED] - row[Field.GATED] - row[Field.DROPPED]
+    row.add(Field.DROPPED, max(in_flight, 0))
+    row.add(Field.CROPS_DROPPED, row[Field.CROPS_ASKED] - row[Field.CROPS_EMBEDDED] - row[Field.CROPS_DROPPED])
+    lane.base = {name: row[name] for name in _FROM_STREAM}
+
+
+def _report(lane: Lane) -> None:
+    """Copies the stream's counters to where the supervisor reads them."""
+    counters, row = lane.stream.counters, lane.row
+    values = (
+        counters.decoded,
+        counters.dropped,
+        counters.decode_errors,
+        counters.reconnects,
+        counters.stalled_s,
+    )
+    for name, value in zip(_FROM_STREAM, values, strict=True):
+        row[name] = lane.base[name] + value
+    if counters.last_captured_at is not None:
+        row[Field.LAST_CAPTURED_AT] = counters.last_captured_at.timestamp()
+    if row.state is RowState.RECONNECTING and counters.message:
+        row.note = counters.message
+    row[Field.LAST_ALIVE_AT] = time.time()
+
+
+def keep_alive_frames(frame_rate: float, max_seconds_lost: float) -> int:
+    """Of a still road one frame in so many is shown to the detector, twice before a parked vehicle counts as gone."""
+    return max(1, math.floor(frame_rate * max_seconds_lost / 2))

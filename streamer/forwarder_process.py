@@ -1,0 +1,48 @@
+"""The forwarder's life as a process: from the outbox into Kafka."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from streamer.bus.factory import open_forwarder
+from streamer.counters import Field, Order, RowState
+
+if TYPE_CHECKING:
+    from streamer.bus.kafka import KafkaForwarder
+    from streamer.children import ChildContext
+    from streamer.counters import Row
+    from streamer.setups import ForwarderSetup
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_S = 0.25
+#: How long a forwarder may take to send what waits before it ends; what is left is sent by the next one.
+EMPTY_TIMEOUT_S = 30.0
+
+
+def run_forwarder(context: ChildContext, setup: ForwarderSetup) -> None:
+    """Forwards until told to empty the outbox; ends when it is empty, or when Kafka doesn't take it."""
+    forwarder, row = open_forwarder(setup.site), context.board.stage(setup.stage)
+    if forwarder is None:
+        return
+    forwarder.start()
+    context.say_started()
+    row.state = RowState.RUNNING
+    while not context.is_told(Order.EMPTY_OUTBOX) and forwarder.is_alive:
+        _report(forwarder, row)
+        time.sleep(_LOOK_S)
+    forwarder.stop(timeout_s=EMPTY_TIMEOUT_S)
+    _report(forwarder, row)
+    row.state = RowState.STOPPED
+
+
+def _report(forwarder: KafkaForwarder, row: Row) -> None:
+    trouble = forwarder.trouble or ""
+    if trouble and not row.note:
+        _log.warning("kafka away, sightings wait in the outbox", reason=trouble)
+    row[Field.HANDLED], row[Field.FAILURES] = forwarder.counts.sent, forwarder.counts.failed
+    row.note = trouble
+    row[Field.LAST_ALIVE_AT] = time.time()

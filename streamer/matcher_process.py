@@ -1,0 +1,94 @@
+"""The matcher's life as a process: from the bus into the database, until it is told to end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from storage.crop_store import CropStore
+from storage.database import Database
+from storage.errors import NewerSchemaError, StorageError
+from storage.writer import Writer
+from streamer.bus import BusError
+from streamer.bus.factory import open_consumer
+from streamer.children import ChildContext, StartError
+from streamer.counters import Field, Order, RowState
+from streamer.matcher.worker import MatcherWorker
+from streamer.trace import TracingConsumer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streamer.bus import Consumer
+    from streamer.config import SiteConfig
+    from streamer.counters import Row
+    from streamer.setups import MatcherSetup
+
+_log = structlog.get_logger(__name__)
+
+#: How long one look at an idle bus takes, and so how late an order is heard.
+POLL_S = 0.25
+#: Between two looks at how much still waits.
+_LAG_PERIOD_S = 1.0
+
+
+def run_matcher(context: ChildContext, setup: MatcherSetup) -> None:
+    """Matches until told to stop at once, or until told to drain and nothing waits any more.
+
+    A trouble of the database or the bus ends the process with status 1: its state in memory may be ahead of the
+    database, and the one that the supervisor starts next begins from there.
+
+    Raises:
+        StartError: The database is newer than this program.
+    """
+    site, row = setup.site, context.board.stage(setup.stage)
+    try:
+        database = Database.open(site.database)
+        consumer = _consumer(site, database, setup.trace)
+        matcher = MatcherWorker(site, database, consumer, CropStore(site.crops_dir))
+        context.say_started()
+        row.state = RowState.RUNNING
+        _match(matcher, consumer, context, row)
+        consumer.close()
+        database.close()
+    except NewerSchemaError as error:
+        raise StartError(str(error)) from error
+    except (StorageError, BusError) as error:
+        row.add(Field.FAILURES)
+        row.note = str(error)
+        _log.error("matcher failed, starting it anew", reason=str(error))
+        sys.exit(1)
+    row.state = RowState.STOPPED
+
+
+def _consumer(site: SiteConfig, database: Database, trace: Path | None) -> Consumer:
+    def start_offset(topic: str, partition: int) -> int | None:
+        with database.transaction() as session:
+            return Writer(session).next_offset(topic, partition)
+
+    consumer = open_consumer(site, start_offset)
+    return consumer if trace is None else TracingConsumer(consumer, trace, time.monotonic)
+
+
+def _match(matcher: MatcherWorker, consumer: Consumer, context: ChildContext, row: Row) -> None:
+    # A restarted matcher goes on counting where the one before it stopped.
+    base = {field: row[field] for field in (Field.HANDLED, Field.SIGHTINGS, Field.VEHICLES)}
+    looked_s = -_LAG_PERIOD_S
+    while not context.is_told(Order.STOP_ALL):
+        is_draining = context.is_told(Order.DRAIN)
+        began = time.monotonic()
+        handled = matcher.step(timeout_s=POLL_S)
+        counters, now = matcher.counters, time.monotonic()
+        row[Field.HANDLED] = base[Field.HANDLED] + counters.messages
+        row[Field.SIGHTINGS] = base[Field.SIGHTINGS] + counters.sightings
+        row[Field.VEHICLES] = base[Field.VEHICLES] + counters.vehicles
+        row[Field.LAST_ALIVE_AT] = time.time()
+        if handled:
+            row.add(Field.WORK_S, now - began)
+        if now - looked_s >= _LAG_PERIOD_S or is_draining:
+            row[Field.LAG], looked_s = consumer.lag(), now
+        if is_draining and not handled and not row[Field.LAG]:
+            return
