@@ -141,11 +141,12 @@ class Linker:
         ]
 
     def _weigh(self, tracklet: Tracklet) -> dict[int, tuple[Identity, Evidence]]:
-        """The candidates of a tracklet that no hard rule forbids, and what speaks for them, by key."""
-        return {
+        """The candidates of a tracklet and what speaks for them, by key; nobody is linked without a look."""
+        weighed = {
             identity.key: (identity, weigh(tracklet, identity, calibration=self._calibration))
             for identity in self._candidates(tracklet)
         }
+        return {key: found for key, found in weighed.items() if found[1].similarity is not None}
 
     def _candidates(self, tracklet: Tracklet) -> list[Identity]:
         possible = [identity for identity in self._gallery if forbids(tracklet, identity, self._roads) is None]

@@ -1,0 +1,191 @@
+"""`python -m streamer.calibrate`: what similarity says at a site whose truth is known, per pair of modalities."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from reid.modality import Modality
+from storage.database import Database
+from storage.errors import StorageError
+from storage.matcher_state import load_regions, load_tracklets
+from storage.trajectories import trajectory, vehicles
+from streamer.box_matching import MIN_IOU, EvaluationError, TruthBoxes, intersection_over_union
+from streamer.evaluate import read_truth
+from streamer.matcher.calibration import Calibration, ModalityPair, fit_logistic, modality_pair, save_calibration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from storage.matcher_state import StoredTracklet
+    from storage.trajectories import PathPoints
+
+app = typer.Typer(add_completion=False)
+
+#: (N,) cosine similarities, and (N,) whether both are one vehicle.
+Similarities = tuple[NDArray[np.float64], NDArray[np.bool_]]
+
+#: Of a tracklet's boxes, how many must be one true vehicle for the tracklet to be it.
+_MAJORITY = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledTracklet:
+    """A stored tracklet whose true vehicle is known.
+
+    Attributes:
+        camera: The camera's id.
+        vehicle: The truth's name for the vehicle, unique over all sites that are read together.
+        model_id: The embedder.
+        vectors: By modality, (D,) float32, unit norm.
+    """
+
+    camera: str
+    vehicle: str
+    model_id: str
+    vectors: dict[Modality, NDArray[np.float32]]
+
+
+def pair_similarities(tracklets: Sequence[LabelledTracklet]) -> dict[ModalityPair, Similarities]:
+    """Similarities of every two tracklets of different cameras, and whether both are one vehicle, by modality pair."""
+    found: dict[ModalityPair, list[tuple[float, bool]]] = defaultdict(list)
+    for first, second in combinations(tracklets, 2):
+        if first.camera == second.camera:
+            continue
+        for modality, vector in first.vectors.items():
+            for other, candidate in second.vectors.items():
+                is_same = first.vehicle == second.vehicle
+                found[modality_pair(modality, other)].append((float(vector @ candidate), is_same))
+    return {
+        pair: (np.array([row[0] for row in rows]), np.array([row[1] for row in rows], bool))
+        for pair, rows in sorted(found.items())
+    }
+
+
+def ranking_quality(similarity: NDArray[np.float64], is_same: NDArray[np.bool_]) -> float:
+    """Chance that a pair of one vehicle is more alike than a pair of two (the area under the ROC curve)."""
+    ranks = np.empty(len(similarity))
+    ranks[np.argsort(similarity, kind="stable")] = np.arange(1, len(similarity) + 1)
+    same, different = int(is_same.sum()), int((~is_same).sum())
+    return float((ranks[is_same].sum() - same * (same + 1) / 2) / (same * different))
+
+
+def label_tracklets(url: str, truth: TruthBoxes, name: str) -> list[LabelledTracklet]:
+    """The stored tracklets that are, by the majority of their boxes, one true vehicle.
+
+    Args:
+        url: The database of a run.
+        truth: Of the same site.
+        name: Goes before the truth's vehicle numbers, so that several sites can be joined.
+
+    Raises:
+        StorageError: The database can't be read.
+    """
+    paths, stored = _read(url)
+    boxes = _by_frame(truth)
+    labelled = []
+    for entry in stored:
+        record, vectors = entry.tracklet, {Modality(e.modality): e.vector for e in entry.embeddings}
+        vehicle = _true_vehicle(record.camera, paths[record.tracklet_id], boxes)
+        if vehicle is not None and vectors:
+            model_id = entry.embeddings[0].model_id
+            labelled.append(LabelledTracklet(record.camera, f"{name}/{vehicle}", model_id, vectors))
+    return labelled
+
+
+def _read(url: str) -> tuple[dict[str, PathPoints], list[StoredTracklet]]:
+    database = Database.open(url, must_exist=True)
+    try:
+        with database.snapshot() as session:
+            stops = [stop for one in vehicles(session) for stop in trajectory(session, one.vehicle_id).stops]
+            stored = [entry for region in load_regions(session) for entry in load_tracklets(session, region)]
+    finally:
+        database.close()
+    paths = {stop.tracklet_id: stop.path for stop in stops}
+    return paths, [entry for entry in stored if entry.tracklet.tracklet_id in paths]
+
+
+Frames = dict[tuple[str, int], tuple[list[str], NDArray[np.float64]]]
+
+
+def _by_frame(truth: TruthBoxes) -> Frames:
+    rows: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for row in np.flatnonzero(truth.evaluated):
+        rows[str(truth.cameras[row]), int(truth.frames[row])].append(int(row))
+    return {key: ([str(truth.vehicles[row]) for row in found], truth.boxes[found]) for key, found in rows.items()}
+
+
+def _true_vehicle(camera: str, path: PathPoints, boxes: Frames) -> str | None:
+    votes: Counter[str] = Counter()
+    for frame, box in zip(path.frames, path.boxes, strict=True):
+        names, true = boxes.get((camera, int(frame)), ([], np.zeros((0, 4))))
+        if names:
+            overlap = intersection_over_union(true, box[np.newaxis].astype(np.float64))[:, 0]
+            best = int(overlap.argmax())
+            if overlap[best] >= MIN_IOU:
+                votes[names[best]] += 1
+    if not votes:
+        return None
+    vehicle, count = votes.most_common(1)[0]
+    return vehicle if count >= _MAJORITY * sum(votes.values()) else None
+
+
+@app.command()
+def main(
+    database: Annotated[list[str], typer.Option(help="URL of a run's database; may be given several times.")],
+    truth: Annotated[list[Path], typer.Option(help="truth.csv of that run's site; as many as databases.")],
+    out: Annotated[Path | None, typer.Option(help="Write the fits here; `matcher.calibration` reads them.")] = None,
+) -> None:
+    """Fit what a similarity says for two tracklets being one vehicle, from runs whose truth is known.
+
+    Tracklets of vehicles that the embedder was trained on look better than any it will meet: leave them out.
+    """
+    if len(database) != len(truth):
+        _fail(f"wanted one --truth for each --database, got {len(truth)} and {len(database)}")
+    labelled: list[list[LabelledTracklet]] = []
+    try:
+        for url, path in zip(database, truth, strict=True):
+            labelled.append(label_tracklets(url, read_truth(path), str(path)))
+    except (StorageError, EvaluationError) as error:
+        _fail(str(error))
+    calibration = _fit(labelled)
+    if out is not None:
+        save_calibration(out, calibration)
+
+
+def _fit(sites: Sequence[Sequence[LabelledTracklet]]) -> Calibration:
+    models = {tracklet.model_id for site in sites for tracklet in site}
+    if len(models) != 1:
+        _fail(f"wanted vectors of one embedder, got {', '.join(sorted(models)) or 'none'}")
+    found: dict[ModalityPair, list[Similarities]] = defaultdict(list)
+    for site in sites:
+        for pair, similarities in pair_similarities(site).items():
+            found[pair].append(similarities)
+    table = Table("pair", "same", "different", "AUC", "slope", "intercept", title="Similarity as evidence")
+    fits = {}
+    for pair, parts in sorted(found.items()):
+        similarity, is_same = (np.concatenate(column) for column in zip(*parts, strict=True))
+        fit = fits[pair] = fit_logistic(similarity, is_same)
+        quality = ranking_quality(similarity, is_same)
+        counts = (str(int(is_same.sum())), str(int((~is_same).sum())))
+        table.add_row("~".join(pair), *counts, f"{quality:.3f}", f"{fit.slope:.2f}", f"{fit.intercept:.2f}")
+    Console().print(table)
+    return Calibration(models.pop(), fits)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(2)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,192 @@
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from matcher_builders import CALIBRATION, heartbeat, sighting, site
+
+from storage.crop_store import CropStore
+from storage.database import Database
+from storage.matcher_state import load_tracklets
+from storage.trajectories import vehicles
+from storage.writer import Writer
+from streamer.bus import Record
+from streamer.matcher.calibration import save_calibration
+from streamer.matcher.worker import MatcherWorker
+from streamer.sighting_codec import encode
+from streamer.sightings import Message, Sighting, SightingKind
+
+FIRST, UPDATE, END = SightingKind.FIRST, SightingKind.UPDATE, SightingKind.END
+
+
+class Tape:
+    """A bus that plays recorded messages from an offset, some of them at a time."""
+
+    def __init__(self, payloads: Sequence[bytes], start: int, batch: int) -> None:
+        self._payloads, self._next, self._batch = payloads, start, batch
+        self.rejected: list[tuple[int, str]] = []
+        self.committed: dict[tuple[str, int], int] = {}
+
+    def poll(self, *, timeout_s: float, limit: int) -> Sequence[Record]:
+        assert timeout_s >= 0
+        end = min(self._next + min(self._batch, limit), len(self._payloads))
+        records = [Record("sightings", 0, n, "main", self._payloads[n]) for n in range(self._next, end)]
+        self._next = end
+        return records
+
+    def commit(self, next_offsets: dict[tuple[str, int], int]) -> None:
+        self.committed.update(next_offsets)
+
+    def reject(self, record: Record, reason: str) -> None:
+        self.rejected.append((record.offset, reason))
+
+    def lag(self) -> int:
+        return len(self._payloads) - self._next
+
+    def close(self) -> None:
+        pass
+
+
+#: Vehicle 1 passes a, then b; vehicle 2 is seen in b alone.
+STORY: list[Message] = [
+    heartbeat("a", 0),
+    heartbeat("b", 0),
+    sighting("a", 1, 0, FIRST, (1, 2), vehicle=1),
+    sighting("a", 1, 1, END, (1, 5), vehicle=1),
+    sighting("b", 1, 0, FIRST, (8, 9), vehicle=2),
+    heartbeat("a", 10),
+    sighting("b", 2, 0, FIRST, (9, 10), vehicle=1),
+    sighting("b", 1, 1, END, (8, 12), vehicle=2),
+    sighting("b", 2, 1, END, (9, 13), vehicle=1),
+    heartbeat("a", 20, finished=True),
+    heartbeat("b", 20, finished=True),
+]
+
+
+class Site:
+    """A database and crops folder that workers come and go on."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        calibration = folder / "calibration.json"
+        save_calibration(calibration, CALIBRATION)
+        self.config = site(f"sqlite:///{folder}/site.db", settle_s=3.0, calibration=str(calibration))
+        self.database = Database.open(self.config.database)
+        self.crops = CropStore(folder / "crops")
+
+    def play(self, payloads: Sequence[bytes], *, batch: int = 256, steps: int = 1000) -> tuple[MatcherWorker, Tape]:
+        """Lets a new worker go on from the database's offset."""
+        with self.database.transaction() as session:
+            start = Writer(session).next_offset("sightings", 0) or 0
+        tape = Tape(payloads, start, batch)
+        worker = MatcherWorker(self.config, self.database, tape, self.crops)
+        while steps and worker.step(timeout_s=0.0):
+            steps -= 1
+        return worker, tape
+
+    def partition(self) -> dict[str, tuple[str, str | None]]:
+        with self.database.snapshot() as session:
+            return {
+                stored.tracklet.tracklet_id: (stored.assignment.vehicle_id, stored.assignment.reason)
+                for stored in load_tracklets(session, "main", seen_since=None)
+                if stored.assignment is not None
+            }
+
+
+@pytest.fixture
+def crossing(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path / "site")
+    yield made
+    made.database.close()
+
+
+def _payloads(messages: Sequence[Message]) -> list[bytes]:
+    return [encode(message) for message in messages]
+
+
+def test_a_vehicle_that_passes_both_cameras_is_one(crossing: Site) -> None:
+    worker, _ = crossing.play(_payloads(STORY))
+
+    with crossing.database.snapshot() as session:
+        found = vehicles(session, min_cameras=2)
+    assert [vehicle.cameras for vehicle in found] == [("a", "b")]
+    assert (worker.counters.vehicles, worker.counters.linked) == (2, 1)
+
+
+def test_a_provisional_identity_is_there_before_the_tracklet_ends(crossing: Site) -> None:
+    crossing.play(_payloads(STORY[:3]))
+
+    with crossing.database.snapshot() as session:
+        (stored,) = load_tracklets(session, "main", seen_since=None)
+    assert stored.assignment is not None
+    assert stored.assignment.is_provisional
+    assert stored.tracklet.end_reason is None
+
+
+def test_crops_are_kept_below_the_crop_folder(crossing: Site) -> None:
+    crossing.play(_payloads(STORY[:3]))
+
+    with crossing.database.snapshot() as session:
+        (stored,) = load_tracklets(session, "main", seen_since=None)
+    name = stored.embeddings[0].crop_image
+    assert name is not None
+    assert crossing.crops.load(name) == b"\xff\xd8jpeg"
+
+
+def test_a_message_that_cannot_be_read_is_put_aside_and_the_rest_flows(crossing: Site) -> None:
+    payloads = _payloads(STORY)
+    payloads.insert(3, b"\x01nonsense")
+
+    worker, tape = crossing.play(payloads)
+
+    assert [offset for offset, _ in tape.rejected] == [3]
+    assert worker.counters.rejected == 1
+    assert len(crossing.partition()) == 3
+
+
+def test_a_tracklet_whose_end_never_comes_is_closed_with_its_session(crossing: Site) -> None:
+    story = [message for message in STORY if message != STORY[8]]
+
+    worker, _ = crossing.play(_payloads(story))
+
+    assert worker.counters.lost == 1
+    with crossing.database.snapshot() as session:
+        reasons = {
+            s.tracklet.tracklet_id: s.tracklet.end_reason for s in load_tracklets(session, "main", seen_since=None)
+        }
+    assert reasons["b/s/2"] == "session_lost"
+
+
+def test_vectors_of_another_model_are_kept_but_not_compared(crossing: Site) -> None:
+    strange = [replace(m, model_id="other-2") if isinstance(m, Sighting) else m for m in STORY]
+
+    crossing.play(_payloads(strange))
+
+    assert len({vehicle for vehicle, _ in crossing.partition().values()}) == 3
+
+
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    crashes=st.lists(st.integers(0, 4), max_size=4),
+    batch=st.integers(1, 4),
+    again=st.lists(st.tuples(st.integers(0, len(STORY)), st.integers(2, 8)), max_size=3),
+)
+def test_crashes_and_second_deliveries_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory, crashes: list[int], batch: int, again: list[tuple[int, int]]
+) -> None:
+    undisturbed = Site(tmp_path_factory.mktemp("straight"))
+    undisturbed.play(_payloads(STORY))
+    messages = list(STORY)
+    for place, which in again:
+        messages.insert(max(place, messages.index(STORY[which]) + 1), STORY[which])
+    disturbed = Site(tmp_path_factory.mktemp("crashing"))
+
+    for steps in crashes:
+        disturbed.play(_payloads(messages), batch=batch, steps=steps)
+    disturbed.play(_payloads(messages), batch=batch)
+
+    assert disturbed.partition() == undisturbed.partition()
+    undisturbed.database.close()
+    disturbed.database.close()
