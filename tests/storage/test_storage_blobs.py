@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -26,10 +26,11 @@ def _paths(draw: st.DrawFn) -> tuple[NDArray[np.int64], NDArray[np.float64], NDA
     )
 
 
+@settings(deadline=None)
 @given(_paths())
 def test_a_path_comes_back_bit_for_bit(given_path: tuple[NDArray[Any], ...]) -> None:
     frames, times, boxes = given_path
-    found = decode_path(encode_path(frames, times, boxes))
+    found: tuple[NDArray[Any], ...] = decode_path(encode_path(frames, times, boxes))
     for before, after in zip(given_path, found, strict=True):
         assert after.shape == before.shape
         assert after.dtype == before.dtype
@@ -38,7 +39,7 @@ def test_a_path_comes_back_bit_for_bit(given_path: tuple[NDArray[Any], ...]) -> 
 
 def test_a_steady_path_takes_less_than_half_its_size() -> None:
     frames = np.arange(1500, dtype=np.int64)
-    times = START.timestamp() + frames * 0.04
+    times = np.asarray(START.timestamp() + frames * 0.04, np.float64)
     noise = np.random.default_rng(0).normal(0, 0.5, (1500, 4))
     boxes = (np.array([100, 100, 160, 140]) + frames[:, None] * 0.5 + noise).astype(np.float32)
     assert len(encode_path(frames, times, boxes)) < 0.5 * (frames.nbytes + times.nbytes + boxes.nbytes)
@@ -63,6 +64,7 @@ def test_a_damaged_path_is_told_from_a_good_one(blob: bytes, message: str) -> No
         decode_path(blob)
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.float32, 16, elements=st.floats(-1, 1, width=32)))
 def test_a_vector_comes_back_as_the_float16_it_was_sent_as(values: NDArray[np.float32]) -> None:
     sent = values.astype(np.float16).astype(np.float32)

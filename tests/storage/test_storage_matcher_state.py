@@ -1,0 +1,81 @@
+"""A matcher that starts again knows what the one before it knew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from storage_builders import after, assignment, counted, embedding, path, store, tracklet
+
+from storage.matcher_state import load_tracklets
+from storage.writer import Writer
+
+if TYPE_CHECKING:
+    from storage.database import Database
+
+pytest_plugins = ("storage_fixtures",)
+
+
+def test_everything_stored_comes_back(database: Database) -> None:
+    of = replace(tracklet(context_image="context/1.jpg"), end_reason="left", class_votes={"car": 0.75, "truck": 0.25})
+    crop, decided = embedding(of, crop_image="1.jpg", at=0.5), assignment("gate/s1/1", "v1", score=2.5)
+    with database.transaction() as session:
+        Writer(session).store_sighting(of, path(of, 3, frames=[1]), [replace(crop, sighting_id="gate/s1/1/3")])
+        Writer(session).assign(decided)
+    with database.snapshot() as session:
+        (found,) = load_tracklets(session, "main", seen_since=None)
+    assert (found.tracklet, found.last_sequence, found.assignment) == (of, 3, decided)
+    (back,) = found.embeddings
+    assert np.array_equal(back.vector, crop.vector)
+    assert back.vector.dtype == np.float32
+    assert (back.modality, back.model_id, back.quality, back.captured_at) == ("visible", "test", 0.5, after(0.5))
+    assert (back.box, back.crop_image, back.tokens) == (crop.box, "1.jpg", b"tokens")
+
+
+def test_the_best_embedding_of_each_modality_comes_back(database: Database) -> None:
+    of = tracklet()
+    told = [("visible", 0.4), ("visible", 0.9), ("thermal", 0.2), ("visible", 0.9)]
+    with database.transaction() as session:
+        for sequence, (modality, quality) in enumerate(told):
+            crop = embedding(of, sequence, modality=modality, quality=quality, at=sequence, direction=sequence)
+            Writer(session).store_sighting(of, path(of, sequence), [crop])
+    with database.snapshot() as session:
+        (found,) = load_tracklets(session, "main", seen_since=None)
+    # Of the two equally good ones the earlier.
+    assert [(crop.modality, crop.sighting_id[-1]) for crop in found.embeddings] == [("thermal", "2"), ("visible", "1")]
+
+
+@pytest.mark.parametrize(("seen_since", "numbers"), [(None, [1, 2]), (after(5), [2]), (after(6.5), [])])
+def test_only_the_region_and_the_last_while(database: Database, seen_since: object, numbers: list[int]) -> None:
+    with database.transaction() as session:
+        store(session, tracklet(number=1, start=0, end=4.9), "v1")
+        store(session, tracklet(number=2, start=1, end=6))
+        store(session, tracklet("bridge", number=3, region="north", end=9), "v3")
+    with database.snapshot() as session:
+        found = load_tracklets(session, "main", seen_since=seen_since)  # type: ignore[arg-type]
+    assert [each.tracklet.number for each in found] == numbers
+
+
+def test_a_decision_that_was_superseded_is_not_the_current_one(database: Database) -> None:
+    of = tracklet()
+    with database.transaction() as session:
+        store(session, of, "v1")
+        Writer(session).assign(assignment(of.tracklet_id, "v2", reason="second look"))
+    with database.snapshot() as session:
+        (found,) = load_tracklets(session, "main", seen_since=None)
+    assert found.assignment is not None
+    assert (found.assignment.vehicle_id, found.assignment.reason) == ("v2", "second look")
+
+
+def test_the_number_of_statements_does_not_grow_with_the_rows(database: Database) -> None:
+    taken = []
+    for numbers in (range(1, 3), range(3, 30)):
+        with database.transaction() as session:
+            for number in numbers:
+                store(session, tracklet(number=number), f"v{number}", frames=[number])
+        with database.snapshot() as session, counted(session) as statements:
+            load_tracklets(session, "main", seen_since=after(-1))
+        taken.append(statements.count)
+    assert taken == [2, 2]
