@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -357,13 +358,71 @@ def _resolve_paths(site: SiteConfig, folder: Path) -> SiteConfig:
     )
 
 
-def _fault(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    where = ".".join(str(part) for part in error["loc"])
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        message = "unknown key"
-    shown = "" if isinstance(error["input"], dict | list) or not where else f" (got {mask(repr(error['input']))})"
-    return f"{where}: {message}{shown}" if where else message
+def _faults(error: ValidationError, document: dict[str, Any]) -> list[str]:
+    """One line per key at fault: the key, what is wanted, what was given."""
+    faults = [(_key_path(fault, document), fault) for fault in error.errors()]
+    paths = {path for path, _ in faults}
+    by_path: dict[tuple[str, ...], list[Any]] = {}
+    for path, fault in faults:
+        # `bus: {typo: 1}` also fails to be the word "memory"; what matters is the key inside.
+        if not any(other != path and other[: len(path)] == path for other in paths if path):
+            by_path.setdefault(path, []).append(fault)
+    return [_fault(".".join(path), group) for path, group in by_path.items()]
+
+
+def _key_path(fault: Any, document: Any) -> tuple[str, ...]:  # noqa: ANN401 - pydantic's ErrorDetails, YAML
+    """The key at fault as the file has it: pydantic adds the names of a union's alternatives, which are no keys."""
+    path: list[str] = []
+    for part in fault["loc"]:
+        is_key = part in document if isinstance(document, dict) else isinstance(document, list)
+        if is_key:
+            document = document[part]
+        if is_key or (fault["type"] == "missing" and isinstance(document, dict) and part == fault["loc"][-1]):
+            path.append(str(part))
+    return tuple(path)
+
+
+def _fault(where: str, group: list[Any]) -> str:
+    wishes = [_wish(fault) for fault in group]
+    message = " or ".join([wishes[0], *(wish.removeprefix("wanted ") for wish in wishes[1:])])
+    if not where:
+        return message
+    given = group[0]["input"]
+    # A check over several keys names them and their values itself.
+    says_all = group[0]["type"] == "missing" or (group[0]["type"] == "value_error" and isinstance(given, dict))
+    return f"{where}: {message}" if says_all else f"{where}: {message} (got {_shown(given)})"
+
+
+def _shown(given: Any) -> str:  # noqa: ANN401 - whatever the file holds
+    if isinstance(given, dict | _Section):
+        return "a mapping"
+    if isinstance(given, list | tuple):
+        return f"a list of {len(given)}"
+    return str(given) if isinstance(given, date) else mask(repr(given))
+
+
+#: Where pydantic speaks of Python's types rather than of what to write.
+_WISHES = {
+    "extra_forbidden": "unknown key",
+    "missing": "missing, and has no default",
+    "string_type": "wanted text",
+    "tuple_type": "wanted a list",
+    "dict_type": "wanted a mapping",
+    "model_type": "wanted a mapping",
+    "model_attributes_type": "wanted a mapping",
+    "timezone_aware": "wanted a time zone, as in 2026-01-01T12:00:00Z",
+}
+
+
+def _wish(fault: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    if fault["type"] in _WISHES:
+        return _WISHES[fault["type"]]
+    if fault["type"] == "string_pattern_mismatch":
+        return f"wanted text that matches {fault['ctx']['pattern']}"
+    if fault["type"] == "too_short":
+        return f"wanted at least {fault['ctx']['min_length']}"
+    message: str = fault["msg"].removeprefix("Value error, ")
+    return message.replace("Input should be ", "wanted ", 1)
 
 
 def load_site(path: Path | str, environment: dict[str, str] | None = None) -> SiteConfig:
@@ -391,13 +450,15 @@ def load_site(path: Path | str, environment: dict[str, str] | None = None) -> Si
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {_fault(fault)}" for fault in error.errors())) from error
+        raise ConfigError("\n".join(f"{path}: {fault}" for fault in _faults(error, values))) from error
     return _resolve_paths(site, path.resolve().parent)
 
 
-_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^:/@\s]*):(?P<password>[^@\s]*)@", re.IGNORECASE)
+# A password may hold @, : or / unescaped, since the video library takes such an address: all up to the last @ goes.
+_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^:/@\s]*):[^\s]*@", re.IGNORECASE)
+_QUERY_SECRET = re.compile(r"(?P<key>[?&](?:password|passwd|pass|pwd|token)=)[^&\s]*", re.IGNORECASE)
 
 
 def mask(text: str) -> str:
-    """The text with the password of every `scheme://user:password@host` in it replaced by `***`."""
-    return _USERINFO.sub(rf"\g<scheme>\g<user>:{MASK}@", text)
+    """The text with every password in an address replaced by `***`: `scheme://user:password@host`, `?pwd=`."""
+    return _QUERY_SECRET.sub(rf"\g<key>{MASK}", _USERINFO.sub(rf"\g<scheme>\g<user>:{MASK}@", text))
