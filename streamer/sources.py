@@ -185,8 +185,9 @@ def open_source(
         SourceError: It can't be opened, holds no video, or no decoder knows its codec.
     """
     shown = mask(camera.url)
-    options = _options(camera, source)
-    container, decoder = _open_container(camera, source, options, open_container)
+    if not camera.is_live:
+        _check_file(camera.url, shown)
+    container, decoder = _open_container(camera, source, open_container)
     try:
         if not container.streams.video:
             raise SourceError(f"{shown}: holds no video")
@@ -202,11 +203,22 @@ def open_source(
         raise
 
 
+def _check_file(url: str, shown: str) -> None:
+    """Says what the library says less clearly."""
+    if is_sequence(url):
+        if not sequence_files(url):
+            raise SourceError(f"{shown}: no image of that name")
+        return
+    path = Path(url.removeprefix("file://"))
+    if path.is_file() and not path.stat().st_size:
+        raise SourceError(f"{shown}: is empty (0 bytes)")
+
+
 def _open_container(
-    camera: CameraConfig, source: SourceConfig, options: dict[str, Any], open_container: Callable[..., Any]
+    camera: CameraConfig, source: SourceConfig, open_container: Callable[..., Any]
 ) -> tuple[av.container.InputContainer, str]:
     url = camera.url.removeprefix("file://")
-    options |= {"timeout": (source.open_timeout_s, source.read_timeout_s)}
+    options = _options(camera, source) | {"timeout": (source.open_timeout_s, source.read_timeout_s)}
     try:
         if camera.hwaccel is None:
             return open_container(url, **options), "software"
@@ -292,7 +304,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.ProtocolNotFoundError, "unknown scheme, wanted rtsp, http, https, tcp or a file"),
     (av.error.DecoderNotFoundError, "no decoder for its codec"),
     (av.error.DemuxerNotFoundError, "unknown container format"),
-    (av.error.InvalidDataError, "not a video, or a damaged one"),
+    (av.error.InvalidDataError, "what is there is no video, or a damaged one"),
     (av.error.ExitError, "no answer within the timeout"),
     (av.error.TimeoutError, "no answer within the timeout"),
     (av.error.EOFError, "ended before it began"),
