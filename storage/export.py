@@ -114,10 +114,11 @@ def _whole_file(path: Path) -> Iterator[TextIO]:
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            yield stream
-        temporary.replace(path)
+        try:
+            with temporary.open("w", encoding="utf-8", newline="") as stream:
+                yield stream
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"export {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
