@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 import cv2
-from detector.tracker import VehicleTracker
 
 from detector.motion import MotionGate
+from detector.tracker import VehicleTracker
 from storage.crop_store import CropStore
 from streamer.bus.memory import OutboxPublisher
 from streamer.bus.outbox import Outbox

@@ -16,6 +16,7 @@ from streamer.bus import BusError
 from streamer.bus.factory import open_consumer
 from streamer.children import ChildContext, StartError
 from streamer.counters import Field, Order, RowState
+from streamer.matcher.calibration import CalibrationError
 from streamer.matcher.worker import MatcherWorker
 from streamer.trace import TracingConsumer
 
@@ -42,7 +43,7 @@ def run_matcher(context: ChildContext, setup: MatcherSetup) -> None:
     database, and the one that the supervisor starts next begins from there.
 
     Raises:
-        StartError: The database is newer than this program.
+        StartError: The database is newer than this program, or the calibration can't be read.
     """
     site, row = setup.site, context.board.stage(setup.stage)
     try:
@@ -54,7 +55,7 @@ def run_matcher(context: ChildContext, setup: MatcherSetup) -> None:
         _match(matcher, consumer, context, row)
         consumer.close()
         database.close()
-    except NewerSchemaError as error:
+    except (NewerSchemaError, CalibrationError) as error:
         raise StartError(str(error)) from error
     except (StorageError, BusError) as error:
         row.add(Field.FAILURES)

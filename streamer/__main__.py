@@ -1,0 +1,148 @@
+"""The command line: `python -m streamer --config SITE.yaml`, and `python -m streamer probe URL`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamer.config import ConfigError, SiteConfig, load_site, mask
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from streamer.supervisor import Outcome, Supervisor
+
+#: The exit status when the program can't start, and when it ran but gave something up.
+CANNOT_START, INCOMPLETE = 2, 1
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option("--config", help="The site file.")] = None,
+    role: Annotated[str, typer.Option(help="all; edge (cameras and embedder); or matcher.")] = "all",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress; warnings and the totals only.")] = False,
+) -> None:
+    """Follow vehicles through the cameras of a site; ends by itself once all its files are read."""
+    if context.invoked_subcommand is not None:
+        return
+    if config is None:
+        _fail("--config: name a site file, such as configs/demo.yaml")
+    sys.exit(_run(_load(config), role, quiet=quiet))
+
+
+@app.command()
+def probe(
+    url: Annotated[str, typer.Argument(help="An address, a file or an image sequence.")],
+    seconds: Annotated[float, typer.Option(help="How long to watch it.")] = 5.0,
+) -> None:
+    """Say what a source is: codec, size, frame rates, clock, modality; or why it can't be read."""
+    from streamer.probe import run_probe
+
+    sys.exit(run_probe(url, seconds=seconds))
+
+
+def _load(path: Path) -> SiteConfig:
+    try:
+        return load_site(path)
+    except ConfigError as error:
+        _fail(str(error))
+
+
+def _fail(problem: str) -> typing.NoReturn:
+    for line in problem.splitlines():
+        print(mask(line), file=sys.stderr)
+    sys.exit(CANNOT_START)
+
+
+def _run(site: SiteConfig, role: str, *, quiet: bool) -> int:
+    from rich.console import Console
+
+    from streamer.children import StartError, set_up_logging
+    from streamer.supervisor import Role, Supervisor
+
+    if role not in tuple(Role):
+        _fail(f"--role: wanted {', '.join(Role)}, got {role}")
+    console = Console()
+    level = logging.WARNING if quiet or console.is_terminal else logging.INFO
+    set_up_logging(level)
+    supervisor = Supervisor(site, Role(role), log_level=level)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: supervisor.stop())
+    try:
+        supervisor.start()
+        outcome = _follow(supervisor, console, quiet=quiet)
+    except StartError as error:
+        _fail(str(error))
+    finally:
+        supervisor.close()
+    return _conclude(supervisor, outcome, console)
+
+
+def _follow(supervisor: Supervisor, console: Console, *, quiet: bool) -> Outcome:
+    from streamer.progress import Progress
+
+    for name in supervisor.outcome.already_done:
+        console.print(f"{name}: read to its end by an earlier run, nothing to do", highlight=False)
+    if quiet:
+        return supervisor.run()
+    with Progress(supervisor.site, supervisor.board, console).shown() as progress:
+        return supervisor.run(progress.tick)
+
+
+def _conclude(supervisor: Supervisor, outcome: Outcome, console: Console) -> int:
+    """Prints the table and the totals; the exit status."""
+    from storage.errors import StorageError
+    from streamer.counters import RowState
+    from streamer.progress import totals_line
+    from streamer.supervisor import Role
+
+    if supervisor.role is not Role.EDGE:
+        try:
+            _print_vehicles(supervisor.site, console)
+        except StorageError as error:
+            print(error, file=sys.stderr)
+            return INCOMPLETE
+    if supervisor.role is not Role.MATCHER:
+        console.print(totals_line(supervisor.board), highlight=False, soft_wrap=True)
+    rows = {name: supervisor.board.camera(name) for name in supervisor.board.cameras}
+    failed = {name: row.note for name, row in rows.items() if row.state is RowState.FAILED}
+    for name, reason in failed.items():
+        print(f"{name}: {reason}", file=sys.stderr)
+    if failed and len(failed) == len(rows):
+        return CANNOT_START
+    return INCOMPLETE if outcome.given_up else 0
+
+
+def _print_vehicles(site: SiteConfig, console: Console) -> None:
+    from storage.database import Database
+    from storage.trajectories import trajectory, vehicles
+    from streamer.progress import vehicles_table
+
+    database = Database.open(site.database)
+    try:
+        with database.snapshot() as session:
+            found = vehicles(session, min_cameras=2)
+            visits = {
+                vehicle.vehicle_id: [
+                    (stop.camera, stop.arrival) for stop in trajectory(session, vehicle.vehicle_id).stops
+                ]
+                for vehicle in found
+            }
+            total = len(vehicles(session))
+    finally:
+        database.close()
+    console.print(vehicles_table(found, visits))
+    console.print(f"{total} vehicles, {len(found)} of them passed several cameras", highlight=False)
+
+
+if __name__ == "__main__":
+    app()

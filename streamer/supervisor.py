@@ -1,0 +1,347 @@
+"""The one place that builds and starts things: processes by role, their restarts, and the order in which they end."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from storage.database import Database
+from storage.errors import StorageError
+from storage.matcher_state import session_is_finished
+from storage.writer import Writer
+from streamer.bus import BusError
+from streamer.bus.factory import open_outbox
+from streamer.child_process import Child, ChildSpec
+from streamer.children import StartError, limit_threads
+from streamer.counters import Board, Order, RowState
+from streamer.health import StatusWriter, camera_records
+from streamer.preflight import check_edge
+from streamer.setups import CameraSetup, EmbeddingSetup, ForwarderSetup, MatcherSetup
+from streamer.sources import file_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from streamer.config import CameraConfig, SiteConfig
+
+_log = structlog.get_logger(__name__)
+
+#: From the order to stop to the end: tracklets ended, published and matched. What is left then waits in the outbox.
+DRAIN_TIMEOUT_S = 45.0
+#: How long workers may take to load their networks.
+START_TIMEOUT_S = 180.0
+#: A worker of files alone that dies so often in a row is given up: the same file would kill it for ever.
+MAX_DEATHS = 5
+_TICK_S = 0.2
+
+EMBEDDER, MATCHER, FORWARDER, SUPERVISOR = "embedder", "matcher", "forwarder", "supervisor"
+
+
+class Role(StrEnum):
+    """Which part of a site this program runs."""
+
+    ALL = "all"
+    EDGE = "edge"
+    MATCHER = "matcher"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        already_done: Cameras whose file was finished by an earlier run, and so was not read again.
+        given_up: Workers that died too often.
+        is_drained: Everything published was matched, as far as this role matches.
+    """
+
+    already_done: tuple[str, ...] = ()
+    given_up: list[str] = field(default_factory=list)
+    is_drained: bool = False
+
+
+class Supervisor:
+    """Runs a site, or a part of it.
+
+    `start` blocks until every worker has loaded, `run` until the site has ended: by itself once all its files are
+    read and matched, or after `stop`. A child that dies is started again with back-off; what it owned is replayed
+    from the outbox (matcher), asked again (embedder), or counted as dropped (cameras).
+
+    Args:
+        site: The site.
+        role: Which part of it.
+        trace_folder: Where to note times, for measuring.
+        log_level: Of the children.
+    """
+
+    def __init__(
+        self,
+        site: SiteConfig,
+        role: Role = Role.ALL,
+        *,
+        trace_folder: Path | None = None,
+        log_level: int = logging.INFO,
+    ) -> None:
+        self.site, self.role = site, role
+        self.outcome = Outcome()
+        self._trace, self._log_level = trace_folder, log_level
+        self._worker_stages = tuple(f"cameras-{number}" for number in range(min(site.workers, len(site.cameras))))
+        self.board = Board([camera.id for camera in site.cameras], self._stages())
+        self._folder: Path | None = None
+        self._database: Database | None = None
+        self._status: StatusWriter | None = None
+        self._children: list[Child] = []
+        self._stops = 0
+        self._stop_deadline_s: float | None = None
+
+    @property
+    def children(self) -> Sequence[Child]:
+        """The processes, in the order in which they were made."""
+        return self._children
+
+    def start(self) -> None:
+        """Checks everything that can be checked, then starts the workers and waits until they are at work.
+
+        Raises:
+            StartError: The program can't run; one line per culprit.
+        """
+        limit_threads(2)
+        self._database = self._open_database()
+        if self.role is not Role.MATCHER:
+            self._check_edge()
+        self._folder = Path(tempfile.mkdtemp(prefix="streamer-"))
+        self._children = [Child(spec, self.board, log_level=self._log_level) for spec in self._specs()]
+        if self._database is not None:
+            self._status = StatusWriter(self.site, self._database, self.board, self.board.stage(SUPERVISOR))
+            self._status.start()
+        self.board.stage(SUPERVISOR).state = RowState.RUNNING
+        for child in self._children:
+            child.start()
+        self._wait_until_started()
+
+    def stop(self) -> None:
+        """Asks for an orderly end; the second call ends everything at once. Safe in a signal handler."""
+        self._stops += 1
+
+    def run(self, on_tick: Callable[[], None] = lambda: None) -> Outcome:
+        """Watches over the workers until the site has ended.
+
+        Args:
+            on_tick: Called several times a second.
+        """
+        while not self._step():
+            on_tick()
+        on_tick()
+        return self.outcome
+
+    def close(self) -> None:
+        """Ends what still runs and removes what was temporary. Safe to call twice."""
+        self.board.order = Order.STOP_ALL
+        for child in self._children:
+            child.end()
+        if self._status is not None:
+            self._status.stop()
+        if self._database is not None:
+            self._database.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _stages(self) -> list[str]:
+        edge = [EMBEDDER, *self._worker_stages] if self.role is not Role.MATCHER else []
+        forwarder = [FORWARDER] if self.role is not Role.MATCHER and self.site.bus != "memory" else []
+        matcher = [MATCHER] if self.role is not Role.EDGE else []
+        return [SUPERVISOR, *edge, *forwarder, *matcher]
+
+    def _open_database(self) -> Database | None:
+        try:
+            database = Database.open(self.site.database)
+            with database.transaction() as session:
+                Writer(session).register_cameras(camera_records(self.site, self.board))
+        except StorageError as error:
+            if self.role is Role.EDGE:
+                # Cameras must not wait for a database that only their status rows need.
+                _log.warning("no database, no status is stored", reason=str(error))
+                return None
+            raise StartError(str(error)) from error
+        return database
+
+    def _check_edge(self) -> None:
+        self._mark_finished()
+        if not self._unfinished(camera.id for camera in self.site.cameras):
+            return
+        check_edge(self.site)
+        outbox = open_outbox(self.site)
+        try:
+            outbox.depth()
+        except BusError as error:
+            raise StartError(str(error)) from error
+        finally:
+            outbox.close()
+
+    def _mark_finished(self) -> None:
+        """A file that an earlier run has read to its end is not read again."""
+        done = [camera for camera in self.site.cameras if not camera.is_live and self._is_finished(camera)]
+        for camera in done:
+            row = self.board.camera(camera.id)
+            row.state, row.note = RowState.FINISHED, "read to its end by an earlier run"
+        self.outcome.already_done = tuple(camera.id for camera in done)
+
+    def _is_finished(self, camera: CameraConfig) -> bool:
+        if self._database is None:
+            return False
+        try:
+            with self._database.transaction() as session:
+                return session_is_finished(session, camera.id, file_session(camera))
+        except StorageError as error:
+            raise StartError(str(error)) from error
+
+    def _unfinished(self, cameras: Iterable[str]) -> tuple[str, ...]:
+        over = (RowState.FINISHED, RowState.FAILED)
+        return tuple(name for name in cameras if self.board.camera(name).state not in over)
+
+    def _specs(self) -> list[ChildSpec]:
+        stages = self._stages()
+        address = str((self._folder or Path()) / "embedder")
+        specs = []
+        if EMBEDDER in stages and self._unfinished(self.board.cameras):
+            setup = EmbeddingSetup(self.site.embedder, address, EMBEDDER)
+            specs.append(ChildSpec(EMBEDDER, "streamer.embedding_worker:run_embedding_worker", lambda: setup))
+            specs += [self._camera_spec(place, stage, address) for place, stage in enumerate(self._worker_stages)]
+        if FORWARDER in stages:
+            forward = ForwarderSetup(self.site, FORWARDER)
+            specs.append(ChildSpec(FORWARDER, "streamer.forwarder_process:run_forwarder", lambda: forward))
+        if MATCHER in stages:
+            match = MatcherSetup(self.site, MATCHER, self._trace_file("commits"))
+            specs.append(ChildSpec(MATCHER, "streamer.matcher_process:run_matcher", lambda: match))
+        return specs
+
+    def _camera_spec(self, place: int, stage: str, address: str) -> ChildSpec:
+        dealt = [camera.id for camera in self.site.cameras][place :: len(self._worker_stages)]
+
+        def make_setup() -> CameraSetup | None:
+            cameras = self._unfinished(dealt)
+            for name in cameras:
+                self.board.camera(name).state = RowState.STARTING
+            return CameraSetup(self.site, cameras, stage, address, self._trace_file(stage)) if cameras else None
+
+        return ChildSpec(stage, "streamer.camera_process:run_camera_worker", make_setup)
+
+    def _trace_file(self, name: str) -> Path | None:
+        return None if self._trace is None else self._trace / f"{name}.csv"
+
+    def _wait_until_started(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not all(child.has_started or child.is_done for child in self._children):
+            self._pause()
+            for child in self._children:
+                child.watch(restart=True)
+            problems = [child.problem for child in self._children if child.problem]
+            problems += [f"{child.stage}: dies at its start" for child in self._children if child.deaths >= MAX_DEATHS]
+            if time.monotonic() > deadline:
+                problems += [f"{child.stage}: not ready" for child in self._children if not child.has_started]
+            if problems:
+                raise StartError("\n".join(dict.fromkeys(problems)))
+            if self._stops:
+                return
+
+    def _pause(self) -> None:
+        """Waits a tick, less if a child dies."""
+        alive = [child.process.sentinel for child in self._children if child.process is not None]
+        if alive:
+            wait(alive, _TICK_S)
+        else:
+            time.sleep(_TICK_S)
+
+    def _step(self) -> bool:
+        """One look at everything; True when the site has ended."""
+        self._pause()
+        order = self.board.order
+        if self._stops and order is Order.RUN:
+            self._begin_to_stop()
+        for child in self._children:
+            child.watch(restart=child.stage not in _ended_by(order, self._worker_stages))
+        self._give_up()
+        if self._is_too_late():
+            return True
+        return self._advance()
+
+    def _begin_to_stop(self) -> None:
+        _log.info("stopping", timeout_s=DRAIN_TIMEOUT_S)
+        self.board.order = Order.STOP_CAMERAS
+        self._stop_deadline_s = time.monotonic() + DRAIN_TIMEOUT_S
+
+    def _is_too_late(self) -> bool:
+        if self._stop_deadline_s is None:
+            return False
+        if self._stops > 1 or time.monotonic() > self._stop_deadline_s:
+            _log.warning("ended before everything was matched; the rest waits in the outbox")
+            return True
+        return False
+
+    def _give_up(self) -> None:
+        """A worker of files alone, or any worker once the end has come, is not started for ever."""
+        for child in self._children:
+            if child.deaths < MAX_DEATHS or child.is_done or not self._may_give_up(child):
+                continue
+            child.is_done = True
+            self.outcome.given_up.append(child.stage)
+            _log.error("worker given up", worker=child.stage, deaths=child.deaths)
+            for name in self._cameras_of(child.stage):
+                row = self.board.camera(name)
+                row.state, row.note = RowState.FAILED, f"its worker died {child.deaths} times"
+
+    def _may_give_up(self, child: Child) -> bool:
+        is_file_site = not any(camera.is_live for camera in self.site.cameras)
+        return (
+            is_file_site
+            or self.board.order > Order.RUN
+            or (
+                child.stage in self._worker_stages
+                and not any(self.site.camera(name).is_live for name in self._cameras_of(child.stage))
+            )
+        )
+
+    def _cameras_of(self, stage: str) -> tuple[str, ...]:
+        if stage not in self._worker_stages:
+            return ()
+        place = self._worker_stages.index(stage)
+        return self._unfinished([camera.id for camera in self.site.cameras][place :: len(self._worker_stages)])
+
+    def _advance(self) -> bool:
+        """Gives the next order when what the last one asked for is done; True when all is."""
+        done = {child.stage: child.is_done or child.process is None for child in self._children}
+        order = self.board.order
+        cameras_done = all(done.get(stage, True) for stage in self._worker_stages)
+        if self.role is Role.MATCHER:
+            cameras_done = order > Order.RUN
+        if order <= Order.STOP_CAMERAS and cameras_done and self._are_cameras_over(order):
+            self.board.order = Order.EMPTY_OUTBOX
+        elif order is Order.EMPTY_OUTBOX and done.get(FORWARDER, True):
+            self.board.order = Order.DRAIN
+        elif order is Order.DRAIN and all(done.values()):
+            self.outcome.is_drained = MATCHER not in self.outcome.given_up
+            return True
+        return False
+
+    def _are_cameras_over(self, order: Order) -> bool:
+        """Between two lives of a worker there is no process either, but it isn't done."""
+        workers = [child for child in self._children if child.stage in self._worker_stages]
+        return order is Order.STOP_CAMERAS or all(child.is_done for child in workers)
+
+
+def _ended_by(order: Order, workers: Sequence[str]) -> tuple[str, ...]:
+    """Stages that need no new life after that order."""
+    if order is Order.RUN:
+        return ()
+    if order is Order.STOP_CAMERAS:
+        return tuple(workers)
+    return (*workers, EMBEDDER) if order is Order.EMPTY_OUTBOX else (*workers, EMBEDDER, FORWARDER)
