@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from streamer.bus import Record
-from streamer.bus.outbox import OutboxRow
+from streamer.bus.outbox import LOOK_AGAIN_S, OutboxRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from streamer.bus import StartOffset
     from streamer.bus.outbox import Outbox
 
-#: How long another process's message may lie before this one looks again; a look takes 10 us.
-LOOK_AGAIN_S = 0.025
 #: Committed messages are deleted this many at a time: each deletion waits for the disk as an append does.
 DELETE_EVERY = 256
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: How long one process waits for another's transaction; they take milliseconds, a deletion of a batch tens of them.
 BUSY_TIMEOUT_S = 10.0
+#: How long another process's message may lie before a reader looks again; a look takes 10 us.
+LOOK_AGAIN_S = 0.025
 #: Rows a transaction of `delete_through` takes away, so that writers never wait long behind it.
 DELETE_BATCH = 500
 #: Messages put aside that are kept; a flood of them must not fill the disk.

@@ -1,0 +1,46 @@
+"""Builds the bus that a site file asks for. Kafka's client is imported only where it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamer.bus.memory import OutboxConsumer, OutboxPublisher
+from streamer.bus.outbox import Outbox
+
+if TYPE_CHECKING:
+    from streamer.bus import Consumer, Publisher, StartOffset
+    from streamer.bus.kafka import KafkaForwarder
+    from streamer.config import SiteConfig
+
+
+def open_outbox(site: SiteConfig) -> Outbox:
+    """This process's view of the site's outbox; nothing is opened before its first use."""
+    return Outbox(site.outbox_path, max_bytes=site.outbox.max_bytes)
+
+
+def open_publisher(site: SiteConfig) -> Publisher:
+    """One per process that publishes; it writes to the outbox, whatever the bus."""
+    return OutboxPublisher(open_outbox(site))
+
+
+def open_consumer(site: SiteConfig, start_offset: StartOffset) -> Consumer:
+    """The matcher's end: of the outbox itself, or of Kafka.
+
+    Args:
+        site: The site.
+        start_offset: What the database holds, by topic and partition.
+    """
+    if site.bus == "memory":
+        return OutboxConsumer(open_outbox(site), start_offset=start_offset)
+    from streamer.bus.kafka import KafkaSightingConsumer
+
+    return KafkaSightingConsumer(site.bus, start_offset=start_offset)
+
+
+def open_forwarder(site: SiteConfig) -> KafkaForwarder | None:
+    """Carries the outbox into Kafka; one per edge host, started by the supervisor. None where the outbox is the bus."""
+    if site.bus == "memory":
+        return None
+    from streamer.bus.kafka import KafkaForwarder
+
+    return KafkaForwarder(open_outbox(site), site.bus)
