@@ -9,11 +9,13 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
 from storage_builders import START, store, tracklet
 
 from storage.database import Database, NewerSchemaError, StorageError, alembic_config
+from storage.migrations import HEAD
 from storage.models import Base
 from storage.records import CameraRecord, StageStatus
 from storage.trajectories import vehicles
@@ -36,6 +38,13 @@ def test_up_down_up(database: Database) -> None:
     with database.transaction() as session:
         command.upgrade(alembic_config(session.connection()), "head")
     assert _tables(database) == {*ours, "alembic_version"}
+
+
+def test_the_newest_migration_is_the_head(database: Database) -> None:
+    with database.snapshot() as session:
+        scripts = ScriptDirectory.from_config(alembic_config(session.connection()))
+        assert scripts.get_heads() == [HEAD]
+        assert MigrationContext.configure(session.connection()).get_current_heads() == (HEAD,)
 
 
 def test_the_migrations_make_what_the_models_say(database: Database) -> None:
