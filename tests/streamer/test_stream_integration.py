@@ -1,0 +1,167 @@
+"""Live sources against real servers on this machine."""
+
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from video_files import colours, encode
+
+from streamer.config import CameraConfig, SourceConfig
+from streamer.frames import Frame, SessionEnd
+from streamer.probe import probe
+from streamer.sightings import EndReason
+from streamer.sources import SourceError
+from streamer.stream import CameraStream
+
+pytestmark = pytest.mark.integration
+
+PATIENCE_S = 20.0
+SERVER = Path(__file__).with_name("rtsp_server.py")
+#: Debian's Python: the one that `python3-gi` is installed for.
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+PICTURES = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=25/1"
+MJPEG = f"( {PICTURES} ! jpegenc ! rtpjpegpay name=pay0 pt=26 )"
+QUICK = SourceConfig(open_timeout_s=5, read_timeout_s=1, reconnect_min_s=0.01, reconnect_max_s=0.02, queue_frames=50)
+
+
+def items(stream: CameraStream) -> Iterator[Frame | SessionEnd]:
+    while (item := stream.take(timeout_s=PATIENCE_S)) is not None:
+        yield item
+    raise AssertionError(f"nothing came within {PATIENCE_S:g} s: {stream.counters}")
+
+
+@contextmanager
+def streaming(url: str, source: SourceConfig = QUICK) -> Iterator[CameraStream]:
+    stream = CameraStream(CameraConfig(id="cam1", url=url), source)
+    stream.start()
+    try:
+        yield stream
+    finally:
+        stream.stop()
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web_folder(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), lambda *arguments: _QuietHandler(*arguments, directory=str(tmp_path))
+    ) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield tmp_path, f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_http_ends_disconnects_and_is_opened_again(web_folder: tuple[Path, str]) -> None:
+    folder, address = web_folder
+    encode(folder / "a.ts", colours(8), container="mpegts")
+    with streaming(f"{address}/a.ts") as stream:
+        sessions: list[str] = []
+        for item in items(stream):
+            if isinstance(item, SessionEnd):
+                assert (item.reason, item.is_final) == (EndReason.DISCONNECTED, False)
+                sessions.append(item.session)
+            if len(sessions) == 3:
+                break
+    assert len(set(sessions)) == 3
+    assert stream.counters.decoded >= 24
+
+
+def test_http_404_is_told_and_retried(web_folder: tuple[Path, str]) -> None:
+    with streaming(f"{web_folder[1]}/missing.ts") as stream:
+        end = next(items(stream))
+        assert isinstance(end, SessionEnd)
+        assert end.message.endswith("no such stream on the server (404)")
+        assert isinstance(next(items(stream)), SessionEnd)
+
+
+class RtspServer:
+    """The server of `rtsp_server.py` as a process of its own."""
+
+    def __init__(self, launch: str, *credentials: str) -> None:
+        command = [str(SYSTEM_PYTHON), str(SERVER), launch, *credentials]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
+    def url(self, user: str = "", path: str = "camera") -> str:
+        return f"rtsp://{user}127.0.0.1:{self.port}/{path}"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def _gstreamer() -> None:
+    check = "import gi; gi.require_version('GstRtspServer', '1.0')"
+    python = shutil.which(SYSTEM_PYTHON)
+    if python is None or subprocess.run([python, "-c", check], capture_output=True).returncode:
+        pytest.skip("no GStreamer RTSP server under the system's Python (gir1.2-gst-rtsp-server-1.0)")
+
+
+@contextmanager
+def serving(launch: str, *credentials: str) -> Iterator[RtspServer]:
+    server = RtspServer(launch, *credentials)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.mark.usefixtures("_gstreamer")
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_rtsp_is_dated_by_its_sender(transport: str) -> None:
+    with serving(MJPEG) as server:
+        camera = CameraConfig.model_validate({"id": "cam1", "url": server.url(), "transport": transport})
+        stream = CameraStream(camera, QUICK)
+        stream.start()
+        for item in items(stream):
+            assert isinstance(item, Frame), item
+            assert abs(item.captured_at - datetime.now(UTC)) < timedelta(seconds=2)
+            if stream.counters.clock == "sender report (RTCP)":
+                break
+        stream.stop()
+    assert stream.counters.fps == 25
+
+
+@pytest.mark.usefixtures("_gstreamer")
+def test_rtsp_whose_server_dies_is_a_disconnect() -> None:
+    with serving(MJPEG) as server, streaming(server.url()) as stream:
+        assert isinstance(next(items(stream)), Frame)
+        server.kill()
+        end = next(item for item in items(stream) if isinstance(item, SessionEnd))
+        assert (end.reason, end.is_final) == (EndReason.DISCONNECTED, False)
+        refused = next(item for item in items(stream) if isinstance(item, SessionEnd) and "refused" in item.message)
+        assert not refused.is_final
+
+
+@pytest.mark.usefixtures("_gstreamer")
+def test_rtsp_that_stalls_is_a_disconnect_within_the_bound() -> None:
+    with serving(MJPEG) as server, streaming(server.url()) as stream:
+        assert isinstance(next(items(stream)), Frame)
+        server.process.send_signal(signal.SIGSTOP)  # connected, but silent
+        end = next(item for item in items(stream) if isinstance(item, SessionEnd))
+        assert "timeout" in end.message
+
+
+@pytest.mark.usefixtures("_gstreamer")
+def test_rtsp_asks_for_the_right_password_and_never_shows_it() -> None:
+    with serving(MJPEG, "me", "se:c@ret") as server:
+        for user, reason in (("me:wr@ng@", "401"), ("", "401")):
+            with pytest.raises(SourceError, match=reason) as caught:
+                probe(CameraConfig(id="cam1", url=server.url(user)), QUICK)
+            assert "wr@ng" not in str(caught.value)
+        assert probe(CameraConfig(id="cam1", url=server.url("me:se:c@ret@")), QUICK, seconds=0.2).frames > 1
+        with pytest.raises(SourceError, match="404"):
+            probe(CameraConfig(id="cam1", url=server.url("me:se:c@ret@", "nothing")), QUICK)
