@@ -121,6 +121,8 @@ class EmbeddingClient(Generic[Tag]):
                 self._make_room()
             else:
                 self._changed.wait_for(lambda: self._is_closed or len(self._waiting) < self._config.queue_crops)
+            if self._is_closed:
+                return
             message = CropQuestion(self._next_id, crop, modality).encode()
             self._waiting[self._next_id] = _Waiting(tag, message, droppable, self._monotonic())
             self._next_id += 1

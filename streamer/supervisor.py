@@ -163,6 +163,7 @@ class Supervisor:
 
     def _open_database(self) -> Database | None:
         try:
+            self._make_database_folder()
             database = Database.open(self.site.database)
             with database.transaction() as session:
                 Writer(session).register_cameras(camera_records(self.site, self.board))
@@ -173,6 +174,16 @@ class Supervisor:
                 return None
             raise StartError(str(error)) from error
         return database
+
+    def _make_database_folder(self) -> None:
+        url = self.site.database
+        if not url.startswith("sqlite:///"):
+            return
+        folder = Path(url.removeprefix("sqlite:///")).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"database: {folder}: {error.strerror or error}") from error
 
     def _check_edge(self) -> None:
         self._mark_finished()

@@ -186,12 +186,12 @@ class TrackletBook:
     def watermark(self) -> datetime | None:
         """Event time up to which nothing more will come, once what `take_sightings` gave is published.
 
-        A vehicle out of sight may still end, and its end then speaks of the moment when it was last seen.
+        Whatever is open may end without being seen again, and its end then speaks of the moment when it was last seen.
         """
         if self._now is None:
             return None
-        unseen = [item.last.captured_at for item in self._open.values() if item.last.frame != self._now.frame]
-        held = unseen + [draft.sighting.occurred_at for draft in self._drafts]
+        held = [item.last.captured_at for item in self._open.values()]
+        held += [draft.sighting.occurred_at for draft in self._drafts]
         return min([self._now.captured_at, *(moment - _INSTANT for moment in held)])
 
     def _see_outside(self, moment: Moment, vehicle: TrackedVehicle) -> None:
