@@ -6,26 +6,19 @@ The caller owns the transaction, so that results and the offset they came from a
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import case, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-
+from storage import statements
 from storage.blobs import encode_path, encode_vector
 from storage.errors import OffsetConflictError, StorageError
 from storage.models import (
-    AssignmentRow,
     Base,
-    CameraRow,
     CameraStatusRow,
-    CameraWatermarkRow,
     ConsumerOffsetRow,
     DeadLetterRow,
-    EmbeddingRow,
     SightingRow,
     StageStatusRow,
-    TrackletRow,
     VehicleRow,
 )
 
@@ -46,16 +39,17 @@ if TYPE_CHECKING:
         TrackletRecord,
     )
 
-    Insert = sqlite.Insert | postgresql.Insert
-
 #: `last_sequence` of a tracklet that was closed before any sighting of it came.
 NO_SIGHTING = -1
 
 
-class _Current(NamedTuple):
-    assignment_id: int
-    vehicle_id: str
-    is_provisional: bool
+class _Standing(NamedTuple):
+    """A tracklet's class and its current decision; without one the rest is None."""
+
+    vehicle_class: str
+    assignment_id: int | None
+    vehicle_id: str | None
+    is_provisional: bool | None
 
 
 class Writer:
@@ -67,19 +61,16 @@ class Writer:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._dialect = session.get_bind().dialect.name
 
     def register_cameras(self, cameras: Sequence[CameraRecord]) -> None:
         """Makes the cameras known, or brings them up to date.
 
         `started_at` only ever moves back: a camera's times count from the first frame ever read of it.
         """
-        if not cameras:
-            return
-        statement = self._insert(CameraRow).values([asdict(camera) for camera in cameras])
-        new, known = statement.excluded, CameraRow.started_at
-        earliest = case((known.is_(None), new.started_at), (new.started_at < known, new.started_at), else_=known)
-        changes = {column.name: column for column in new if column.name != "camera"} | {"started_at": earliest}
-        self._session.execute(statement.on_conflict_do_update(index_elements=["camera"], set_=changes))
+        if cameras:
+            rows = [_values(camera) for camera in cameras]
+            self._session.execute(statements.register_camera(self._dialect), rows)
 
     def store_sighting(
         self, tracklet: TrackletRecord, path: PathSegment | None, embeddings: Sequence[EmbeddingRecord]
@@ -110,9 +101,9 @@ class Writer:
             is_new = self._add_sighting(path)
         if is_new:
             self._add_embeddings(embeddings)
-            current = self._current(tracklet.tracklet_id)
-            if current is not None:
-                self._refresh_vehicle(current.vehicle_id)
+            vehicle_id = self._standing(tracklet.tracklet_id).vehicle_id
+            if vehicle_id is not None:
+                self._refresh_vehicle(vehicle_id)
         return is_new
 
     def assign(self, assignment: AssignmentRecord) -> int:
@@ -128,25 +119,24 @@ class Writer:
         Raises:
             StorageError: The tracklet isn't stored.
         """
-        current = self._current(assignment.tracklet_id)
-        if current is not None and _says_the_same(current, assignment):
-            return current.assignment_id
-        self._add_vehicle(assignment)
-        if current is not None:
-            self._retire(current.assignment_id, assignment.tracklet_id)
-        values = asdict(assignment) | {"supersedes": current and current.assignment_id, "is_current": True}
-        added = insert(AssignmentRow).values(values).returning(AssignmentRow.assignment_id)
-        assignment_id = self._session.execute(added).scalar_one()
-        self._refresh_vehicle(assignment.vehicle_id)
-        if current is not None and current.vehicle_id != assignment.vehicle_id:
-            self._refresh_vehicle(current.vehicle_id)
+        standing = self._standing(assignment.tracklet_id)
+        if standing.assignment_id is not None:
+            if _says_the_same(standing, assignment):
+                return standing.assignment_id
+            self._retire(standing.assignment_id, assignment.tracklet_id)
+        vehicle = {"vehicle_id": assignment.vehicle_id, "vehicle_class": standing.vehicle_class}
+        self._add_once(VehicleRow, vehicle)
+        values = _values(assignment) | {"supersedes": standing.assignment_id, "is_current": True}
+        assignment_id: int = self._session.execute(statements.ADD_ASSIGNMENT, values).scalar_one()
+        # Sorted, since two writers that lock the same rows in different order would wait for each other.
+        for vehicle_id in sorted({assignment.vehicle_id, standing.vehicle_id or assignment.vehicle_id}):
+            self._refresh_vehicle(vehicle_id)
         return assignment_id
 
     def next_offset(self, topic: str, partition: int) -> int | None:
         """Where to read on; None when nothing was read yet."""
-        return self._session.execute(
-            select(ConsumerOffsetRow.next_offset).where(_is_partition(topic, partition))
-        ).scalar_one_or_none()
+        where = {"of": topic, "at": partition}
+        return self._session.execute(statements.NEXT_OFFSET, where).scalar_one_or_none()
 
     def advance_offset(self, topic: str, partition: int, *, expected: int | None, next_offset: int) -> None:
         """Moves the offset from `expected` to `next_offset`.
@@ -160,33 +150,27 @@ class Writer:
         Raises:
             OffsetConflictError: The offset is another one: somebody else reads this partition.
         """
-        statement: Any
         if expected is None:
             values = {"topic": topic, "partition": partition, "next_offset": next_offset}
-            statement = self._insert(ConsumerOffsetRow).values(values).on_conflict_do_nothing()
+            is_moved = self._add_once(ConsumerOffsetRow, values)
         else:
-            found = _is_partition(topic, partition) & (ConsumerOffsetRow.next_offset == expected)
-            statement = update(ConsumerOffsetRow).where(found).values(next_offset=next_offset)
-        changed = self._session.execute(statement.returning(ConsumerOffsetRow.next_offset)).scalar_one_or_none()
-        if changed is None:
-            found_offset = self.next_offset(topic, partition)
-            raise OffsetConflictError(f"{topic}/{partition}: expected offset {expected}, found {found_offset}")
+            move = {"of": topic, "at": partition, "expected": expected, "new": next_offset}
+            is_moved = self._session.execute(statements.ADVANCE_OFFSET, move).first() is not None
+        if not is_moved:
+            found = self.next_offset(topic, partition)
+            raise OffsetConflictError(f"{topic}/{partition}: expected offset {expected}, found {found}")
 
     def set_watermark(self, watermark: CameraWatermark) -> None:
         """Moves a camera's watermark on; it never goes back, and a finished session stays so."""
-        statement = self._insert(CameraWatermarkRow).values(asdict(watermark))
-        new, known = statement.excluded, CameraWatermarkRow
-        latest = case((new.watermark > known.watermark, new.watermark), else_=known.watermark)
-        changes = {"watermark": latest, "is_finished": known.is_finished | new.is_finished}
-        self._session.execute(statement.on_conflict_do_update(index_elements=["camera", "session"], set_=changes))
+        self._session.execute(statements.set_watermark(self._dialect), _values(watermark))
 
     def store_camera_status(self, rows: Sequence[CameraStatus]) -> None:
         """Replaces the status of these cameras."""
-        self._replace(CameraStatusRow, "camera", [asdict(row) for row in rows])
+        self._replace(CameraStatusRow, rows)
 
     def store_stage_status(self, rows: Sequence[StageStatus]) -> None:
         """Replaces the counters of these stages."""
-        self._replace(StageStatusRow, "stage", [asdict(row) for row in rows])
+        self._replace(StageStatusRow, rows)
 
     def store_dead_letter(
         self, topic: str, partition: int, offset: int, payload: bytes, reason: str, at: datetime
@@ -209,38 +193,22 @@ class Writer:
             "reason": reason,
             "at": at,
         }
-        self._session.execute(self._insert(DeadLetterRow).values(values).on_conflict_do_nothing())
+        self._add_once(DeadLetterRow, values)
 
-    def _insert(self, table: type[Base]) -> Insert:
-        is_sqlite = self._session.get_bind().dialect.name == "sqlite"
-        return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
+    def _add_once(self, table: type[Base], values: dict[str, Any]) -> bool:
+        return self._session.execute(statements.add_once(self._dialect, table), values).first() is not None
 
-    def _replace(self, table: type[Base], key: str, rows: list[dict[str, Any]]) -> None:
-        if not rows:
-            return
-        statement = self._insert(table).values(rows)
-        changes = {column.name: column for column in statement.excluded if column.name != key}
-        self._session.execute(statement.on_conflict_do_update(index_elements=[key], set_=changes))
+    def _replace(self, table: type[Base], rows: Sequence[CameraStatus] | Sequence[StageStatus]) -> None:
+        if rows:
+            self._session.execute(statements.replace(self._dialect, table), [_values(row) for row in rows])
 
     def _update_tracklet(self, tracklet: TrackletRecord, sequence: int) -> None:
-        statement = self._insert(TrackletRow).values(asdict(tracklet) | {"last_sequence": sequence})
-        new = statement.excluded
-        taken = ("vehicle_class", "class_votes", "ended_at", "end_reason", "last_sequence")
-        changes: dict[str, Any] = {name: new[name] for name in taken}
-        # A sighting that brings no picture doesn't take the earlier one away.
-        changes["context_image"] = func.coalesce(new.context_image, TrackletRow.context_image)
-        is_later = new.last_sequence > TrackletRow.last_sequence
-        self._session.execute(
-            statement.on_conflict_do_update(index_elements=["tracklet_id"], set_=changes, where=is_later)
-        )
+        values = _values(tracklet) | {"last_sequence": sequence}
+        self._session.execute(statements.update_tracklet(self._dialect), values)
 
     def _close_tracklet(self, tracklet: TrackletRecord) -> bool:
-        statement = self._insert(TrackletRow).values(asdict(tracklet) | {"last_sequence": NO_SIGHTING})
-        changes = {name: statement.excluded[name] for name in ("ended_at", "end_reason")}
-        closed = statement.on_conflict_do_update(
-            index_elements=["tracklet_id"], set_=changes, where=TrackletRow.end_reason.is_(None)
-        )
-        return self._is_changed(closed, TrackletRow.tracklet_id)
+        values = _values(tracklet) | {"last_sequence": NO_SIGHTING}
+        return self._session.execute(statements.close_tracklet(self._dialect), values).first() is not None
 
     def _add_sighting(self, path: PathSegment) -> bool:
         blob = encode_path(path.frames, path.times, path.boxes) if len(path) else None
@@ -250,52 +218,37 @@ class Writer:
             "sequence": path.sequence,
             "path": blob,
         }
-        statement = self._insert(SightingRow).values(values).on_conflict_do_nothing(index_elements=["sighting_id"])
-        return self._is_changed(statement, SightingRow.sighting_id)
-
-    def _is_changed(self, statement: Insert, key: Any) -> bool:  # noqa: ANN401 - any mapped column
-        return self._session.execute(statement.returning(key)).scalar_one_or_none() is not None
+        return self._add_once(SightingRow, values)
 
     def _add_embeddings(self, embeddings: Sequence[EmbeddingRecord]) -> None:
         if embeddings:
-            self._session.execute(insert(EmbeddingRow), [_embedding_values(embedding) for embedding in embeddings])
+            self._session.execute(statements.ADD_EMBEDDING, [_embedding_values(embedding) for embedding in embeddings])
 
-    def _current(self, tracklet_id: str) -> _Current | None:
-        columns = (AssignmentRow.assignment_id, AssignmentRow.vehicle_id, AssignmentRow.is_provisional)
-        found = select(*columns).where(AssignmentRow.tracklet_id == tracklet_id, AssignmentRow.is_current)
-        row = self._session.execute(found).one_or_none()
-        return None if row is None else _Current(*row)
+    def _standing(self, tracklet_id: str) -> _Standing:
+        row = self._session.execute(statements.STANDING, {"of": tracklet_id}).one_or_none()
+        if row is None:
+            raise StorageError(f"{tracklet_id}: no such tracklet")
+        return _Standing(*row)
 
     def _retire(self, assignment_id: int, tracklet_id: str) -> None:
-        found = (AssignmentRow.assignment_id == assignment_id) & AssignmentRow.is_current
-        statement = update(AssignmentRow).where(found).values(is_current=False)
-        if self._session.execute(statement.returning(AssignmentRow.assignment_id)).scalar_one_or_none() is None:
+        if self._session.execute(statements.RETIRE, {"of": assignment_id}).first() is None:
             raise StorageError(f"{tracklet_id}: somebody else has just decided on it")
 
-    def _add_vehicle(self, assignment: AssignmentRecord) -> None:
-        vehicle_class = self._session.execute(
-            select(TrackletRow.vehicle_class).where(TrackletRow.tracklet_id == assignment.tracklet_id)
-        ).scalar_one_or_none()
-        if vehicle_class is None:
-            raise StorageError(f"{assignment.tracklet_id}: no such tracklet")
-        values = {"vehicle_id": assignment.vehicle_id, "vehicle_class": vehicle_class}
-        self._session.execute(self._insert(VehicleRow).values(values).on_conflict_do_nothing())
-
     def _refresh_vehicle(self, vehicle_id: str) -> None:
-        columns = (TrackletRow.started_at, TrackletRow.ended_at, TrackletRow.vehicle_class, TrackletRow.class_votes)
-        members = self._session.execute(
-            select(*columns)
-            .join(AssignmentRow, AssignmentRow.tracklet_id == TrackletRow.tracklet_id)
-            .where(AssignmentRow.vehicle_id == vehicle_id, AssignmentRow.is_current)
-        ).all()
-        values: dict[str, Any] = {
-            "first_seen": min((member.started_at for member in members), default=None),
-            "last_seen": max((member.ended_at for member in members), default=None),
+        members = self._session.execute(statements.MEMBERS, {"of": vehicle_id}).all()
+        votes = (member.class_votes or {member.vehicle_class: 1.0} for member in members)
+        values = {
+            "of": vehicle_id,
+            "first": min((member.started_at for member in members), default=None),
+            "last": max((member.ended_at for member in members), default=None),
+            "elected": _elected(votes) if members else None,
         }
-        if members:
-            votes = (member.class_votes or {member.vehicle_class: 1.0} for member in members)
-            values["vehicle_class"] = _elected(votes)
-        self._session.execute(update(VehicleRow).where(VehicleRow.vehicle_id == vehicle_id).values(values))
+        self._session.execute(statements.REFRESH_VEHICLE, values)
+
+
+def _values(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of our records
+    # dataclasses.asdict copies every value deeply.
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _check_same(tracklet: TrackletRecord, path: PathSegment, embeddings: Sequence[EmbeddingRecord]) -> None:
@@ -306,12 +259,8 @@ def _check_same(tracklet: TrackletRecord, path: PathSegment, embeddings: Sequenc
             raise ValueError(f"embedding is of {embedding.sighting_id}, not of {path.sighting_id}")
 
 
-def _says_the_same(current: _Current, assignment: AssignmentRecord) -> bool:
-    return (current.vehicle_id, current.is_provisional) == (assignment.vehicle_id, assignment.is_provisional)
-
-
-def _is_partition(topic: str, partition: int) -> Any:  # noqa: ANN401 - a SQL expression
-    return (ConsumerOffsetRow.topic == topic) & (ConsumerOffsetRow.partition == partition)
+def _says_the_same(standing: _Standing, assignment: AssignmentRecord) -> bool:
+    return (standing.vehicle_id, standing.is_provisional) == (assignment.vehicle_id, assignment.is_provisional)
 
 
 def _elected(votes: Iterable[dict[str, float]]) -> str:

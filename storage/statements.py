@@ -1,0 +1,155 @@
+"""The statements of the writer, built once.
+
+Building a statement takes SQLAlchemy longer than running it on SQLite, and the writer runs ten for every tracklet.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import Table, bindparam, case, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from storage.models import (
+    AssignmentRow,
+    Base,
+    CameraRow,
+    CameraWatermarkRow,
+    ConsumerOffsetRow,
+    EmbeddingRow,
+    TrackletRow,
+    VehicleRow,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.dml import ReturningInsert
+
+    Insert = sqlite.Insert | postgresql.Insert
+
+
+def _table(model: type[Base]) -> Table:
+    # The table rather than its class: what the class adds is for loading objects, and doubles the time.
+    return cast("Table", model.__table__)
+
+
+def _key(table: Table) -> list[str]:
+    return [column.name for column in table.primary_key]
+
+
+def _insert(dialect: str, table: Table) -> Insert:
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
+@cache
+def add_once(dialect: str, model: type[Base]) -> ReturningInsert[Any]:
+    """Adds a row unless its key is there; returns the key if it was added."""
+    table = _table(model)
+    statement = _insert(dialect, table).on_conflict_do_nothing(index_elements=_key(table))
+    return statement.returning(*table.primary_key)
+
+
+@cache
+def replace(dialect: str, model: type[Base]) -> Insert:
+    """Adds a row, or replaces the one of its key."""
+    table = _table(model)
+    statement = _insert(dialect, table)
+    changes = {column.name: column for column in statement.excluded if not column.primary_key}
+    return statement.on_conflict_do_update(index_elements=_key(table), set_=changes)
+
+
+@cache
+def register_camera(dialect: str) -> Insert:
+    """Replaces a camera's row, but for the earliest start of all."""
+    statement = _insert(dialect, _table(CameraRow))
+    new, known = statement.excluded, CameraRow.started_at
+    earliest = case((known.is_(None), new.started_at), (new.started_at < known, new.started_at), else_=known)
+    changes = {column.name: column for column in new if column.name != "camera"} | {"started_at": earliest}
+    return statement.on_conflict_do_update(index_elements=["camera"], set_=changes)
+
+
+@cache
+def set_watermark(dialect: str) -> Insert:
+    """Moves a watermark on, never back."""
+    statement = _insert(dialect, _table(CameraWatermarkRow))
+    new, known = statement.excluded, CameraWatermarkRow
+    latest = case((new.watermark > known.watermark, new.watermark), else_=known.watermark)
+    changes = {"watermark": latest, "is_finished": known.is_finished | new.is_finished}
+    return statement.on_conflict_do_update(index_elements=["camera", "session"], set_=changes)
+
+
+@cache
+def update_tracklet(dialect: str) -> Insert:
+    """Adds a tracklet, or takes over what a later sighting says of it."""
+    statement = _insert(dialect, _table(TrackletRow))
+    new = statement.excluded
+    taken = ("vehicle_class", "class_votes", "ended_at", "end_reason", "last_sequence")
+    changes: dict[str, Any] = {name: new[name] for name in taken}
+    # A sighting that brings no picture doesn't take the earlier one away.
+    changes["context_image"] = func.coalesce(new.context_image, TrackletRow.context_image)
+    is_later = new.last_sequence > TrackletRow.last_sequence
+    return statement.on_conflict_do_update(index_elements=["tracklet_id"], set_=changes, where=is_later)
+
+
+@cache
+def close_tracklet(dialect: str) -> ReturningInsert[Any]:
+    """Adds a tracklet, or ends it if it is open; returns its id if something changed."""
+    statement = _insert(dialect, _table(TrackletRow))
+    changes = {name: statement.excluded[name] for name in ("ended_at", "end_reason")}
+    is_open = TrackletRow.end_reason.is_(None)
+    closed = statement.on_conflict_do_update(index_elements=["tracklet_id"], set_=changes, where=is_open)
+    return closed.returning(TrackletRow.tracklet_id)
+
+
+ADD_EMBEDDING = insert(_table(EmbeddingRow))
+
+ADD_ASSIGNMENT = insert(_table(AssignmentRow)).returning(AssignmentRow.assignment_id)
+
+#: The class of the tracklet `of`, and its current decision, if any.
+STANDING = (
+    select(
+        TrackletRow.vehicle_class, AssignmentRow.assignment_id, AssignmentRow.vehicle_id, AssignmentRow.is_provisional
+    )
+    .outerjoin(AssignmentRow, (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & AssignmentRow.is_current)
+    .where(TrackletRow.tracklet_id == bindparam("of"))
+)
+
+#: Makes the decision `of` no longer the current one; returns its id if it was.
+RETIRE = (
+    update(_table(AssignmentRow))
+    .where(AssignmentRow.assignment_id == bindparam("of"), AssignmentRow.is_current)
+    .values(is_current=False)
+    .returning(AssignmentRow.assignment_id)
+)
+
+#: The tracklets of the vehicle `of`.
+MEMBERS = (
+    select(TrackletRow.started_at, TrackletRow.ended_at, TrackletRow.vehicle_class, TrackletRow.class_votes)
+    .join(AssignmentRow, AssignmentRow.tracklet_id == TrackletRow.tracklet_id)
+    .where(AssignmentRow.vehicle_id == bindparam("of"), AssignmentRow.is_current)
+)
+
+#: Brings the vehicle `of` up to date; without an `elected` class it keeps its own.
+REFRESH_VEHICLE = (
+    update(_table(VehicleRow))
+    .where(VehicleRow.vehicle_id == bindparam("of"))
+    .values(
+        first_seen=bindparam("first", type_=VehicleRow.first_seen.type),
+        last_seen=bindparam("last", type_=VehicleRow.last_seen.type),
+        vehicle_class=func.coalesce(
+            bindparam("elected", type_=VehicleRow.vehicle_class.type), VehicleRow.vehicle_class
+        ),
+    )
+)
+
+_IS_PARTITION = (ConsumerOffsetRow.topic == bindparam("of")) & (ConsumerOffsetRow.partition == bindparam("at"))
+
+NEXT_OFFSET = select(ConsumerOffsetRow.next_offset).where(_IS_PARTITION)
+
+#: Compare and set: returns the new offset if the old one was `expected`.
+ADVANCE_OFFSET = (
+    update(_table(ConsumerOffsetRow))
+    .where(_IS_PARTITION, ConsumerOffsetRow.next_offset == bindparam("expected"))
+    .values(next_offset=bindparam("new"))
+    .returning(ConsumerOffsetRow.next_offset)
+)
