@@ -318,9 +318,14 @@ class KafkaSightingConsumer:
     def close(self) -> None:
         """Leaves the group, so that others take over at once, and lets go of connections."""
         consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            consumer.close(autocommit=False, timeout_ms=int(_CLOSE_TIMEOUT_S * 1000))
         self._abandon_dead_producer()
+        if consumer is None:
+            return
+        try:
+            consumer.close(autocommit=False, timeout_ms=int(_CLOSE_TIMEOUT_S * 1000))
+        except KafkaError as error:
+            # The group notices within session_timeout_s; nothing else is lost by it.
+            _log.warning("left the group without a word", reason=type(error).__name__)
 
     def _connect(self) -> bool:
         try:

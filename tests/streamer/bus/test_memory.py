@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from streamer.bus import BusError, Consumer, Publisher
-from streamer.bus.memory import DELETE_EVERY, OutboxConsumer, OutboxPublisher
+from streamer.bus.memory import OutboxConsumer, OutboxPublisher
 from streamer.bus.outbox import Outbox
 
 TOPIC = "sightings"
@@ -62,19 +62,27 @@ def test_what_was_polled_but_not_stored_is_read_again(outbox: Outbox) -> None:
     assert read_all(consumer_from(outbox, None)) == list(range(20))
 
 
-def test_committed_messages_are_deleted_in_batches_and_the_rest_at_the_end(outbox: Outbox) -> None:
-    publish(outbox, range(DELETE_EVERY + 50))
+def test_committed_messages_are_deleted_in_batches_and_the_rest_at_the_end(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.bus.memory.DELETE_EVERY", 20)
+    publish(outbox, range(40))
     consumer = consumer_from(outbox, None)
-    offset = consumer.poll(timeout_s=1, limit=10)[-1].offset + 1
-    consumer.commit({(TOPIC, 0): offset})
-    assert outbox.depth() == DELETE_EVERY + 50
-    offset = consumer.poll(timeout_s=1, limit=DELETE_EVERY)[-1].offset + 1
-    consumer.commit({(TOPIC, 0): offset})
+
+    def store(count: int) -> int:
+        offset = consumer.poll(timeout_s=1, limit=count)[-1].offset + 1
+        consumer.commit({(TOPIC, 0): offset})
+        return offset
+
+    store(10)
     assert outbox.depth() == 40
-    consumer.commit({(TOPIC, 0): consumer.poll(timeout_s=1, limit=15)[-1].offset + 1})
+    store(15)
+    assert outbox.depth() == 15
+    offset = store(5)
+    assert outbox.depth() == 15
     consumer.close()
-    assert outbox.depth() == 25
-    assert read_all(consumer_from(outbox, offset)) == list(range(DELETE_EVERY + 25, DELETE_EVERY + 50))
+    assert outbox.depth() == 10
+    assert read_all(consumer_from(outbox, offset)) == list(range(30, 40))
 
 
 def test_nothing_uncommitted_is_deleted(outbox: Outbox) -> None:
