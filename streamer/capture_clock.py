@@ -78,6 +78,7 @@ class LiveClock:
             return self._advance(arrived_s if self._last_s is None else self._last_s + self._frame_s, 0.0)
         step_s = self._step(pts_s, arrived_s)
         anchor_s = self._arrival_anchor(pts_s, arrived_s, leapt=step_s is None)
+        self.has_sender_time = False
         if sender_offset_s is not None and abs(pts_s + sender_offset_s - arrived_s) <= MAX_SENDER_SKEW_S:
             self.has_sender_time = True
             anchor_s = sender_offset_s

@@ -48,7 +48,7 @@ class SourceInfo:
         height: Pixels; likewise.
         pixel_format: The library's name, or "unknown".
         fps: Frames per second as declared; None where it declares none.
-        frames: As declared; 0 where unknown.
+        frames: As declared, or the images of a sequence; 0 where unknown.
         duration_s: As declared; None where unknown.
         first_pts_s: The stream's start on its own clock, seconds; None where unknown.
         created_at: When the recording says it was made, aware UTC; None where it doesn't.
@@ -197,7 +197,7 @@ def open_source(
         # More threads gain nothing at these sizes and would delay each frame by one a thread.
         stream.codec_context.thread_count = 1
         stream.codec_context.thread_type = "SLICE"
-        return VideoSource(container, stream, _describe(shown, container, stream, decoder))
+        return VideoSource(container, stream, _describe(camera, container, stream, decoder))
     except BaseException:
         container.close()
         raise
@@ -242,6 +242,11 @@ def _options(camera: CameraConfig, source: SourceConfig) -> dict[str, Any]:
     if camera.url.lower().startswith(("rtsp://", "rtsps://")):
         # The session description names the codec: probing would only cost a second at each reconnect.
         options |= {"rtsp_transport": camera.transport, "analyzeduration": "0", "probesize": "32"}
+        # Sound and the cameras' own metadata would be fetched too, and could fail.
+        options["allowed_media_types"] = "video"
+    else:
+        # A live MJPEG stream declares no frame rate; the library would look for it for 5 s.
+        options["analyzeduration"] = "1000000"
     return {"options": options}
 
 
@@ -255,23 +260,24 @@ def _sequence_options(camera: CameraConfig) -> dict[str, Any]:
     return {"format": "image2", "options": options}
 
 
-def _describe(shown: str, container: av.container.InputContainer, stream: av.VideoStream, decoder: str) -> SourceInfo:
+def _describe(
+    camera: CameraConfig, container: av.container.InputContainer, stream: av.VideoStream, decoder: str
+) -> SourceInfo:
     context = stream.codec_context
     if decoder != "software" and "(" not in decoder and not context.is_hwaccel:
         decoder = f"software ({decoder} does not decode this codec here)"
     if decoder.startswith("software ("):
-        _log.warning("hardware decoding refused", source=shown, decoder=decoder)
+        _log.warning("hardware decoding refused", source=mask(camera.url), decoder=decoder)
     rate = stream.average_rate or stream.guessed_rate
-    duration = stream.duration
     return SourceInfo(
-        shown=shown,
+        shown=mask(camera.url),
         codec=context.name,
         width=context.width,
         height=context.height,
         pixel_format=context.pix_fmt or "unknown",
         fps=float(rate) if rate else None,
-        frames=stream.frames,
-        duration_s=_seconds(duration, stream.time_base),
+        frames=stream.frames or (len(sequence_files(camera.url)) if is_sequence(camera.url) else 0),
+        duration_s=_seconds(stream.duration, stream.time_base),
         first_pts_s=_seconds(stream.start_time, stream.time_base),
         created_at=_created_at({**stream.metadata, **container.metadata}),
         decoder=decoder,

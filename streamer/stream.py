@@ -256,5 +256,5 @@ class CameraStream:
         if self._camera.is_live:
             return f"{shown}: ended by the server after {count} frames{damaged}"
         if declared > count:
-            return f"{shown}: ended after {count} of the {declared} frames it declares{damaged}"
+            return f"{shown}: ended after {count} of the {declared} frames it should hold{damaged}"
         return f"{shown}: ended after {count} frames{damaged}"

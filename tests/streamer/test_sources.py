@@ -240,6 +240,14 @@ def test_a_sequence_without_images_says_so(tmp_path: Path) -> None:
         open_source(camera(tmp_path / "%06d.tiff"), SourceConfig())
 
 
+def test_a_gap_in_the_numbering_ends_a_sequence_and_is_told(tmp_path: Path) -> None:
+    encode(tmp_path / "%06d.tiff", counts(9), codec="tiff", pixel_format="gray16le", container="image2")
+    (tmp_path / "000005.tiff").unlink()
+    frames, end, _ = read(camera(tmp_path / "%06d.tiff"))
+    assert len(frames) == 4
+    assert "ended after 4 of the 8 frames" in end.message
+
+
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     with av.open(str(path), "w") as output:
