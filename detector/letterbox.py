@@ -57,9 +57,9 @@ class Letterbox:
         """Take xyxy boxes (N, 4) in the rectangle to source pixels, clipped to `source` (height, width)."""
         moved = (boxes - np.array([self.left, self.top] * 2, np.float32)) / np.float32(self.scale)
         limits = np.array([source[1], source[0]] * 2, np.float32)
-        return np.clip(moved, 0, limits).astype(np.float32)
+        return np.asarray(np.clip(moved, 0, limits), np.float32)
 
     def from_source(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take xyxy boxes (N, 4) in source pixels into the rectangle."""
         moved = boxes * np.float32(self.scale) + np.array([self.left, self.top] * 2, np.float32)
-        return moved.astype(np.float32)
+        return np.asarray(moved, np.float32)
