@@ -58,7 +58,13 @@ class Consumer(Protocol):
     """Gives messages to the matcher, in order per partition, from the offset that the database holds."""
 
     def poll(self, *, timeout_s: float, limit: int) -> Sequence[Record]:
-        """Up to `limit` records; waits up to `timeout_s` for the first, and returns none after that."""
+        """Up to `limit` records; waits up to `timeout_s` for the first, and returns none after that.
+
+        A partition that was dealt anew starts again at the database's offset: store what was polled before polling on.
+
+        Raises:
+            BusError: The bus can't be read. A broker that is merely away gives no records instead.
+        """
         ...
 
     def commit(self, next_offsets: dict[tuple[str, int], int]) -> None:
