@@ -35,7 +35,7 @@ class StoredTracklet:
     assignment: AssignmentRecord | None
 
 
-def load_tracklets(session: Session, region: str, *, seen_since: datetime | None) -> list[StoredTracklet]:
+def load_tracklets(session: Session, region: str, *, seen_since: datetime | None = None) -> list[StoredTracklet]:
     """The region's tracklets, earliest first.
 
     Two SQL statements, however many there are.
@@ -64,6 +64,11 @@ def load_tracklets(session: Session, region: str, *, seen_since: datetime | None
         )
         for tracklet, assignment in rows
     ]
+
+
+def load_regions(session: Session) -> list[str]:
+    """The regions that tracklets were seen in, by name."""
+    return list(session.scalars(select(TrackletRow.region).distinct().order_by(TrackletRow.region)))
 
 
 def load_watermarks(session: Session) -> list[CameraWatermark]:

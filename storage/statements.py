@@ -122,11 +122,12 @@ RETIRE = (
     .returning(AssignmentRow.assignment_id)
 )
 
-#: The tracklets of the vehicle `of`.
+#: The tracklets of the vehicle `of`. In order, since a sum of shares depends on it in its last digit.
 MEMBERS = (
     select(TrackletRow.started_at, TrackletRow.ended_at, TrackletRow.vehicle_class, TrackletRow.class_votes)
     .join(AssignmentRow, AssignmentRow.tracklet_id == TrackletRow.tracklet_id)
     .where(AssignmentRow.vehicle_id == bindparam("of"), AssignmentRow.is_current)
+    .order_by(TrackletRow.started_at, TrackletRow.tracklet_id)
 )
 
 #: Brings the vehicle `of` up to date; without an `elected` class it keeps its own.

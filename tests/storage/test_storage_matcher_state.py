@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from storage_builders import after, assignment, counted, embedding, path, store, tracklet
 
-from storage.matcher_state import load_tracklets
+from storage.matcher_state import load_regions, load_tracklets
 from storage.writer import Writer
 
 if TYPE_CHECKING:
@@ -56,6 +56,13 @@ def test_only_the_region_and_the_last_while(database: Database, seen_since: obje
     with database.snapshot() as session:
         found = load_tracklets(session, "main", seen_since=seen_since)  # type: ignore[arg-type]
     assert [each.tracklet.number for each in found] == numbers
+
+
+def test_regions_are_those_with_tracklets(database: Database) -> None:
+    with database.transaction() as session:
+        for number, region in enumerate(["south", "main", "main"]):
+            store(session, tracklet(number=number, region=region))
+        assert load_regions(session) == ["main", "south"]
 
 
 def test_a_decision_that_was_superseded_is_not_the_current_one(database: Database) -> None:

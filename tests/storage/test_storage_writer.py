@@ -16,14 +16,13 @@ from storage.matcher_state import load_tracklets, load_watermarks, session_is_fi
 from storage.models import (
     AssignmentRow,
     CameraRow,
-    CameraStatusRow,
     DeadLetterRow,
     EmbeddingRow,
     SightingRow,
-    StageStatusRow,
     VehicleRow,
 )
 from storage.records import CameraRecord, CameraStatus, CameraWatermark, StageStatus
+from storage.status import load_camera_status, load_cameras, load_stage_status
 from storage.writer import Writer
 
 if TYPE_CHECKING:
@@ -288,20 +287,24 @@ def test_cameras_are_brought_up_to_date(session: Session) -> None:
     writer.register_cameras([CameraRecord("gate", "main", "auto"), CameraRecord("bridge", "main", "thermal")])
     writer.register_cameras([CameraRecord("gate", "north", "visible", x=3.0, y=4.0)])
     writer.register_cameras([])
-    rows = session.execute(select(CameraRow.camera, CameraRow.region, CameraRow.x).order_by(CameraRow.camera)).all()
-    assert [tuple(row) for row in rows] == [("bridge", "main", None), ("gate", "north", 3.0)]
+    assert load_cameras(session) == [
+        CameraRecord("bridge", "main", "thermal"),
+        CameraRecord("gate", "north", "visible", x=3.0, y=4.0),
+    ]
 
 
 def test_status_is_replaced(session: Session) -> None:
     writer = Writer(session)
     status = CameraStatus("gate", START, "running", "visible", 10.0, 1, 1, 0, 0, 0, 0, 0, 0)
-    writer.store_camera_status([status, replace(status, camera="bridge")])
-    writer.store_camera_status([replace(status, decoded=7, message="reconnecting")])
-    writer.store_stage_status([StageStatus("embedder", START, {"crops": 1.0})])
-    writer.store_stage_status([StageStatus("embedder", after(2), {"crops": 9.0})])
-    decoded = session.execute(select(CameraStatusRow.camera, CameraStatusRow.decoded).order_by("camera")).all()
-    assert [tuple(row) for row in decoded] == [("bridge", 1), ("gate", 7)]
-    assert session.execute(select(StageStatusRow.counters)).scalar_one() == {"crops": 9.0}
+    bridge = replace(status, camera="bridge", last_frame_at=after(1))
+    newer = replace(status, decoded=7, message="reconnecting")
+    writer.store_camera_status([status, bridge])
+    writer.store_camera_status([newer])
+    assert load_camera_status(session) == [bridge, newer]
+    stage = StageStatus("embedder", START, {"crops": 1.0})
+    for counters in (stage, replace(stage, updated_at=after(2), counters={"crops": 9.0, "p50_ms": 3.25})):
+        writer.store_stage_status([counters])
+        assert load_stage_status(session) == [counters]
 
 
 def test_a_dead_letter_is_kept_once(session: Session) -> None:
