@@ -210,10 +210,8 @@ class MatcherConfig(_Section):
     candidates: PositiveInt = 20
     #: What similarity says, per pair of modalities; belongs to the embedder's weights.
     calibration: str = str(WEIGHTS / "porsche-small.calibration.json")
-    #: Log-odds that a tracklet belongs to a vehicle already known, above which they are linked.
-    min_score: float = 0.0
-    #: The best candidate must beat the second by this; otherwise the tracklet stays split.
-    min_margin: float = 0.0
+    #: Log-odds that two tracklets which the road does not keep apart are one vehicle, before any look at them.
+    prior_log_odds: float = 0.0
 
 
 class SiteConfig(_Section):

@@ -1,71 +1,65 @@
-"""Who is who, given scores: a one-to-one assignment in which "somebody new" has its price."""
+"""Who is who, given what speaks for each pair: the tracklets of a window and the vehicles already known, together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Stands for minus infinity in the solver, which wants finite numbers.
-_FORBIDDEN = -1e6
 
+def cluster(evidence: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Joins what belongs together, the surest pair first, as long as anything speaks for it.
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What was chosen for one tracklet.
-
-    Attributes:
-        candidate: Column of the candidate, or None: somebody new.
-        score: Its log-odds; for somebody new those of the best candidate, or None where there was none.
-        margin: By how much it beats the best alternative of that tracklet, in nats; None where there was none.
-    """
-
-    candidate: int | None
-    score: float | None
-    margin: float | None
-
-
-def assign(scores: NDArray[np.float64], *, min_score: float, min_margin: float) -> list[Choice]:
-    """Gives each tracklet at most one candidate and each candidate at most one tracklet, at the highest total.
-
-    "Somebody new" is worth `min_score` to every tracklet and can be given to any number of them. A choice that beats
-    the tracklet's own second-best candidate by less than `min_margin` becomes somebody new: a wrong merge is worse
-    than a split.
+    Correlation clustering by greedy additive edge contraction (Keuper et al., ICCV 2015): when two nodes are joined,
+    what speaks for either of them and a third adds up, and what forbids one forbids both. Nobody is forced into a
+    cluster: "somebody new" is what is left alone.
 
     Args:
-        scores: (T, C) log-odds that tracklet t is candidate c; minus infinity where a hard rule forbids it.
-        min_score: The price of somebody new, in nats.
-        min_margin: In nats.
+        evidence: (N, N) symmetric log-odds that two nodes are one vehicle; minus infinity where a hard rule forbids it.
+            The diagonal is not read.
 
     Returns:
-        One `Choice` per row.
+        (N,) for each node the lowest node of its cluster. No cluster holds a forbidden pair.
     """
-    tracklets, candidates = scores.shape
-    if not candidates:
-        return [Choice(None, None, None)] * tracklets
-    newcomers = np.full((tracklets, tracklets), _FORBIDDEN)
-    np.fill_diagonal(newcomers, min_score)
-    gains = np.hstack([np.maximum(scores, _FORBIDDEN), newcomers])
-    rows, columns = linear_sum_assignment(gains, maximize=True)
-    return [
-        _choose(scores[row], int(column), min_score=min_score, min_margin=min_margin)
-        for row, column in zip(rows, columns, strict=True)
-    ]
+    weights = evidence.astype(np.float64)
+    np.fill_diagonal(weights, -np.inf)
+    labels = np.arange(len(weights))
+    while len(weights):
+        row, column = np.unravel_index(np.argmax(weights), weights.shape)
+        if weights[row, column] <= 0:
+            break
+        kept, joined = min(row, column), max(row, column)
+        weights[kept] += weights[joined]
+        weights[:, kept] = weights[kept]
+        weights[joined] = weights[:, joined] = -np.inf
+        weights[kept, kept] = -np.inf
+        labels[labels == joined] = kept
+    return labels
 
 
-def _choose(row: NDArray[np.float64], column: int, *, min_score: float, min_margin: float) -> Choice:
-    possible = np.flatnonzero(np.isfinite(row))
-    best = float(row[possible].max()) if len(possible) else None
-    if column >= len(row) or not np.isfinite(row[column]):
-        return Choice(None, best, None if best is None else min_score - best)
-    score = float(row[column])
-    others = row[possible[possible != column]]
-    margin = score - max(min_score, float(others.max()) if len(others) else min_score)
-    if len(others) and score - float(others.max()) < min_margin:
-        return Choice(None, score, margin)
-    return Choice(column, score, margin)
+def support(evidence: NDArray[np.float64], labels: NDArray[np.int64], node: int) -> tuple[float | None, float | None]:
+    """How well a node sits where it is.
+
+    Args:
+        evidence: As given to `cluster`.
+        labels: As it answered.
+        node: The node.
+
+    Returns:
+        The summed evidence for the others of its cluster, None where it is alone; and by how much that (0 where it is
+        alone) beats the better of being alone and the best other cluster that no hard rule forbids, None where it is
+        alone and no cluster is possible.
+    """
+    totals: dict[int, float] = {}
+    for label in np.unique(labels):
+        others = np.flatnonzero(labels == label)
+        totals[int(label)] = float(evidence[node, others[others != node]].sum())
+    own = int(labels[node])
+    score = totals.pop(own)
+    rivals = [total for total in totals.values() if np.isfinite(total)]
+    if np.count_nonzero(labels == own) == 1:
+        return None, -max(rivals) if rivals else None
+    return score, score - max([0.0, *rivals])

@@ -1,9 +1,9 @@
 """The decisions of one region, as a pure function of its sightings and watermarks.
 
 A tracklet gets a provisional identity as soon as it has a picture, and a final one when it has ended and the region's
-watermark has passed the end of its settle window. All tracklets that end in one window are decided together, camera by
-camera, each camera's as one assignment problem. Windows are fixed in event time, so that neither the order in which
-messages arrive within them nor the way they come in batches changes what is decided.
+watermark has passed the end of its settle window. All tracklets that end in one window are decided together, with the
+vehicles already known. Windows are fixed in event time, so that neither the order in which messages arrive within them
+nor the way they come in batches changes what is decided.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from __future__ import annotations
 import math
 import uuid
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamer.matcher.association import Choice, assign
+from streamer.matcher.association import cluster, support
 from streamer.matcher.evidence import Evidence, forbids, weigh
 from streamer.matcher.gallery import Gallery, Identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from streamer.config import MatcherConfig
     from streamer.matcher.calibration import Calibration
@@ -43,10 +46,11 @@ class Decision:
         tracklet_id: The tracklet.
         vehicle_id: The vehicle that it is.
         is_provisional: Whether its end may change it.
-        reason: `linked`, `new` (nobody like it), or `unsure` (somebody like it, but not clearly enough).
-        score: Log-odds of the best candidate, or None where there was none.
-        margin: By how much the choice beats the next best, or None where there was none.
-        evidence: For the chosen candidate, else for the best one; None where there was none.
+        reason: `linked` to others, or `new`: the first tracklet of its vehicle.
+        score: Log-odds that it belongs to the vehicle's other tracklets known by then; None where it is the only one.
+        margin: By how much that beats the next best vehicle, or being alone; of one alone, what it would have taken
+            to join the best other vehicle, or None where there was none.
+        evidence: For the tracklet of that vehicle that it resembles most; None where it is the only one.
         candidates: How many vehicles were weighed.
         decided_at: Event time, seconds since the epoch.
     """
@@ -101,7 +105,8 @@ class Linker:
         self._waiting = [tracklet for tracklet in self._waiting if self._window_end(tracklet) > watermark]
         decisions: list[Decision] = []
         for window_end in sorted({self._window_end(tracklet) for tracklet in due}):
-            decisions += self._settle_window([t for t in due if self._window_end(t) == window_end], window_end)
+            window = [tracklet for tracklet in due if self._window_end(tracklet) == window_end]
+            decisions += self._settle_window(window, window_end)
         return decisions
 
     def _window_end(self, tracklet: Tracklet) -> float:
@@ -109,75 +114,66 @@ class Linker:
         return (math.floor(tracklet.ended_at / settle_s) + 1) * settle_s
 
     def _settle_window(self, tracklets: list[Tracklet], decided_at: float) -> list[Decision]:
-        self._forget(decided_at - self._config.time_to_live_s)
-        cameras = sorted(
-            {t.camera for t in tracklets}, key=lambda c: min((t.started_at, c) for t in tracklets if t.camera == c)
-        )
-        decisions: list[Decision] = []
-        for camera in cameras:
-            group = sorted((t for t in tracklets if t.camera == camera), key=lambda t: (t.ended_at, t.tracklet_id))
-            made = self._decide(group, decided_at=decided_at, is_provisional=False)
-            for tracklet, decision in zip(group, made, strict=True):
-                self.remember(tracklet, decision.vehicle_id)
-            decisions += made
+        for vehicle_id in self._gallery.forget(decided_at - self._config.time_to_live_s):
+            del self._by_vehicle[vehicle_id]
+        tracklets = sorted(tracklets, key=lambda tracklet: (tracklet.started_at, tracklet.tracklet_id))
+        decisions = self._decide(tracklets, decided_at=decided_at, is_provisional=False)
+        for tracklet, decision in zip(tracklets, decisions, strict=True):
+            self.remember(tracklet, decision.vehicle_id)
         return decisions
 
-    def _forget(self, seen_before: float) -> None:
-        for vehicle_id in self._gallery.forget(seen_before):
-            del self._by_vehicle[vehicle_id]
-
     def _decide(self, tracklets: Sequence[Tracklet], *, decided_at: float, is_provisional: bool) -> list[Decision]:
-        """One assignment problem: tracklets of one camera against everybody that one of them may be."""
-        weighed = [self._weigh(tracklet) for tracklet in tracklets]
-        columns = sorted({key for row in weighed for key in row})
-        scores = np.full((len(tracklets), len(columns)), -np.inf)
-        for index, row in enumerate(weighed):
-            for key, (_, found) in row.items():
-                scores[index, columns.index(key)] = found.total
-        choices = assign(scores, min_score=self._config.min_score, min_margin=self._config.min_margin)
-        return [
-            _decision(tracklet, choice, row, columns, decided_at=decided_at, is_provisional=is_provisional)
-            for tracklet, choice, row in zip(tracklets, choices, weighed, strict=True)
-        ]
+        """Clusters the tracklets (earliest first) and everybody that one of them may be."""
+        known = self._candidates(tracklets)
+        groups = [identity.members for identity in known] + [[tracklet] for tracklet in tracklets]
+        evidence = self._evidence(groups, len(known))
+        labels = cluster(evidence)
+        decisions = []
+        for node, tracklet in enumerate(tracklets, start=len(known)):
+            label = int(labels[node])
+            score, margin = support(evidence, labels, node)
+            founder = groups[label][0].tracklet_id
+            decision = Decision(
+                tracklet_id=tracklet.tracklet_id,
+                vehicle_id=known[label].vehicle_id if label < len(known) else vehicle_id_of(founder),
+                is_provisional=is_provisional,
+                reason="new" if label == node else "linked",
+                score=score,
+                margin=margin,
+                evidence=self._strongest(tracklet, [groups[n] for n in np.flatnonzero(labels == label) if n != node]),
+                candidates=int(np.isfinite(evidence[node]).sum()),
+                decided_at=decided_at,
+            )
+            decisions.append(decision)
+        return decisions
 
-    def _weigh(self, tracklet: Tracklet) -> dict[int, tuple[Identity, Evidence]]:
-        """The candidates of a tracklet and what speaks for them, by key; nobody is linked without a look."""
-        weighed = {
-            identity.key: (identity, weigh(tracklet, identity, calibration=self._calibration))
-            for identity in self._candidates(tracklet)
-        }
-        return {key: found for key, found in weighed.items() if found[1].similarity is not None}
+    def _candidates(self, tracklets: Sequence[Tracklet]) -> list[Identity]:
+        """The identities that look most like one of the tracklets, among those that no rule keeps from being it."""
+        found: dict[int, Identity] = {}
+        for tracklet in tracklets:
+            possible = [identity for identity in self._gallery if self._may_be(tracklet, identity)]
+            nearest = self._gallery.nearest(tracklet.vectors, possible, self._config.candidates)
+            found.update((identity.key, identity) for identity in nearest)
+        return [found[key] for key in sorted(found)]
 
-    def _candidates(self, tracklet: Tracklet) -> list[Identity]:
-        possible = [identity for identity in self._gallery if forbids(tracklet, identity, self._roads) is None]
-        return self._gallery.nearest(tracklet.vectors, possible, self._config.candidates)
+    def _may_be(self, tracklet: Tracklet, identity: Identity) -> bool:
+        return all(forbids(tracklet, member, self._roads) is None for member in identity.members)
 
+    def _evidence(self, groups: Sequence[Sequence[Tracklet]], known: int) -> NDArray[np.float64]:
+        """(N, N) summed evidence between groups of tracklets; the first `known` ones are identities and stay apart."""
+        evidence = np.full((len(groups), len(groups)), -np.inf)
+        for row in range(known, len(groups)):
+            for column in range(row):
+                pairs = product(groups[row], groups[column])
+                evidence[row, column] = evidence[column, row] = sum(self._total(one, other) for one, other in pairs)
+        return evidence
 
-def _decision(
-    tracklet: Tracklet,
-    choice: Choice,
-    weighed: dict[int, tuple[Identity, Evidence]],
-    columns: list[int],
-    *,
-    decided_at: float,
-    is_provisional: bool,
-) -> Decision:
-    evidence: Evidence | None
-    if choice.candidate is not None:
-        identity, evidence = weighed[columns[choice.candidate]]
-        vehicle_id, reason = identity.vehicle_id, "linked"
-    else:
-        evidence = max((pair[1] for pair in weighed.values()), key=lambda found: found.total, default=None)
-        vehicle_id = vehicle_id_of(tracklet.tracklet_id)
-        reason = "unsure" if choice.score is not None and choice.score > 0 else "new"
-    return Decision(
-        tracklet.tracklet_id,
-        vehicle_id,
-        is_provisional,
-        reason,
-        choice.score,
-        choice.margin,
-        evidence,
-        len(weighed),
-        decided_at,
-    )
+    def _total(self, first: Tracklet, second: Tracklet) -> float:
+        if forbids(first, second, self._roads) is not None:
+            return -math.inf
+        return weigh(first, second, calibration=self._calibration).total + self._config.prior_log_odds
+
+    def _strongest(self, tracklet: Tracklet, groups: Sequence[Sequence[Tracklet]]) -> Evidence | None:
+        """What speaks for the tracklet and that one of the groups' tracklets that it resembles most."""
+        found = [weigh(tracklet, other, calibration=self._calibration) for group in groups for other in group]
+        return max(found, key=lambda evidence: evidence.total, default=None)

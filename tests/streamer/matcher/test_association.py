@@ -2,66 +2,79 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from streamer.matcher.association import assign
+from streamer.matcher.association import cluster, support
 
-_SCORES = arrays(
-    np.float64,
-    st.tuples(st.integers(1, 5), st.integers(0, 5)),
-    elements=st.one_of(st.floats(-20, 20), st.just(-np.inf)),
-)
+_NEVER = -np.inf
 
 
-def test_the_best_total_wins_over_the_best_single_score() -> None:
-    # Greedy would give column 0 to row 0 (5.0) and leave row 1 with -3.
-    scores = np.array([[5.0, 4.5], [4.8, -3.0]])
-
-    choices = assign(scores, min_score=0.0, min_margin=-10.0)
-
-    assert [choice.candidate for choice in choices] == [1, 0]
+def _symmetric(rows: list[list[float]]) -> np.ndarray:
+    lower = np.tril(np.array(rows, float), -1)
+    return lower + lower.T
 
 
-def test_somebody_new_has_a_price() -> None:
-    scores = np.array([[0.4]])
+def test_what_speaks_for_a_cluster_adds_up() -> None:
+    # 2 likes 0 a little more than 1 does, but 1 and 0 agree on 3 together.
+    evidence = _symmetric([[0, 0, 0], [5, 0, 0], [1, -2, 0]])
 
-    assert assign(scores, min_score=0.5, min_margin=0.0)[0].candidate is None
-    assert assign(scores, min_score=0.3, min_margin=0.0)[0].candidate == 0
-
-
-def test_a_choice_that_is_hardly_better_stays_split() -> None:
-    scores = np.array([[3.0, 2.9]])
-
-    choice = assign(scores, min_score=0.0, min_margin=0.5)[0]
-
-    assert choice.candidate is None
-    assert choice.score == 3.0
-    assert choice.margin == pytest.approx(0.1)
+    assert cluster(evidence).tolist() == [0, 0, 2]
 
 
-def test_nobody_known_leaves_nothing_to_compare() -> None:
-    choices = assign(np.zeros((2, 0)), min_score=0.0, min_margin=0.0)
+def test_the_surest_pair_goes_first_and_forbids_the_rest() -> None:
+    evidence = _symmetric([[0, 0, 0], [_NEVER, 0, 0], [3, 4, 0]])
 
-    assert [(choice.candidate, choice.score, choice.margin) for choice in choices] == [(None, None, None)] * 2
-
-
-@given(_SCORES, st.floats(-5, 5))
-def test_no_candidate_twice_none_forbidden_none_below_its_price(scores: np.ndarray, min_score: float) -> None:
-    choices = assign(scores, min_score=min_score, min_margin=0.0)
-
-    chosen = [choice.candidate for choice in choices if choice.candidate is not None]
-    assert len(chosen) == len(set(chosen))
-    for row, choice in zip(scores, choices, strict=True):
-        if choice.candidate is not None:
-            assert row[choice.candidate] >= min_score
+    assert cluster(evidence).tolist() == [0, 1, 1]
 
 
-@given(_SCORES, st.integers(0, 2**32 - 1))
-def test_the_order_of_tracklets_does_not_change_the_total(scores: np.ndarray, seed: int) -> None:
-    order = np.random.default_rng(seed).permutation(len(scores))
+def test_nothing_that_speaks_for_it_nothing_joined() -> None:
+    assert cluster(_symmetric([[0, 0], [-0.1, 0]])).tolist() == [0, 1]
+    assert cluster(np.zeros((0, 0))).tolist() == []
 
-    def total(rows: np.ndarray) -> float:
-        choices = assign(rows, min_score=0.0, min_margin=-100.0)
-        return sum(choice.score or 0.0 for choice in choices if choice.candidate is not None)
 
-    assert total(scores) == pytest.approx(total(scores[order]))
+def test_support_is_the_sum_within_and_the_distance_to_the_next_best() -> None:
+    evidence = _symmetric([[0, 0, 0, 0], [_NEVER, 0, 0, 0], [4, 1, 0, 0], [3, -1, 2, 0]])
+    labels = cluster(evidence)
+
+    assert labels.tolist() == [0, 1, 0, 0]
+    assert support(evidence, labels, 2) == (6.0, 5.0)
+    assert support(evidence, labels, 3) == (5.0, 5.0)
+
+
+def test_one_alone_has_no_score_but_a_distance_to_what_it_might_have_joined() -> None:
+    evidence = _symmetric([[0, 0], [-1.5, 0]])
+
+    assert support(evidence, cluster(evidence), 1) == (None, 1.5)
+    assert support(np.full((1, 1), 0.0), np.array([0]), 0) == (None, None)
+
+
+_SIZES = st.integers(1, 8)
+
+
+@given(_SIZES, st.integers(0, 2**32 - 1), st.floats(0, 0.6))
+def test_no_cluster_holds_a_forbidden_pair(count: int, seed: int, forbidden: float) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(0, 3, (count, count))
+    rows[rng.random((count, count)) < forbidden] = _NEVER
+    evidence = np.tril(rows, -1) + np.tril(rows, -1).T
+
+    labels = cluster(evidence)
+
+    for first in range(count):
+        for second in range(first):
+            assert labels[first] != labels[second] or evidence[first, second] > _NEVER
+
+
+@given(_SIZES, st.integers(0, 2**32 - 1))
+def test_the_order_of_nodes_does_not_matter(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.tril(rng.normal(0, 3, (count, count)), -1)
+    evidence = rows + rows.T
+    order = rng.permutation(count)
+
+    straight, shuffled = cluster(evidence), cluster(evidence[np.ix_(order, order)])
+
+    together = straight[:, None] == straight[None, :]
+    assert np.array_equal(together[np.ix_(order, order)], shuffled[:, None] == shuffled[None, :])
+    assert support(evidence, straight, int(order[0]))[0] == pytest.approx(
+        support(evidence[np.ix_(order, order)], shuffled, 0)[0]
+    )

@@ -64,5 +64,5 @@ def test_another_file_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.json"
     path.write_text(text)
 
-    with pytest.raises(CalibrationError, match="c.json: no calibration"):
+    with pytest.raises(CalibrationError, match=r"c\.json: no calibration"):
         load_calibration(path)
