@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
 	    -c constraints.txt -e '.[dev]' | awk ' \
 	    /^ *Collecting/ { count++; if (count % 20 == 0) print "  " count " packages found"; fflush() } \
-	    /^Installing/ { print "  unpacking " count " packages"; fflush() }'
+	    /^Installing/ { print "  unpacking"; fflush() }'
 	@touch $@
 
 # A fresh database each time: on the old one the clips would be known already, and a second run would be a no-op.
