@@ -112,6 +112,8 @@ class Database:
             self._check_file()
         with self._engine.connect() as connection:
             if self._is_current(connection):
+                if not must_exist:
+                    _use_wal(connection)
                 return
             if must_exist and not _revisions(connection):
                 raise StorageError(f"database {self.name}: holds nothing of this program")
@@ -224,6 +226,14 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 -
         connection.execute(f"PRAGMA {setting}")
 
 
+def _use_wal(connection: Connection) -> None:
+    # The file remembers it; but a copy made by SQLite's own backup has forgotten.
+    if connection.dialect.name == "sqlite":
+        connection.commit()
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        connection.commit()
+
+
 def _begin_snapshot(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN DEFERRED")
@@ -240,8 +250,7 @@ def _migration_lock(engine: Engine) -> Iterator[Connection]:
             yield connection
         return
     with _file_lock(engine), engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        connection.commit()
+        _use_wal(connection)
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection
         connection.commit()

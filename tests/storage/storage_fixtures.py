@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 from storage.database import Database
 
@@ -86,9 +87,19 @@ def url(request: pytest.FixtureRequest) -> str:
     return found
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file that the migrations have made."""
+    path = tmp_path_factory.mktemp("migrated") / "migrated.db"
+    Database.open(f"sqlite:///{path}").close()
+    return path
+
+
 @pytest.fixture
-def database(url: str) -> Iterator[Database]:
+def database(url: str, migrated_file: Path) -> Iterator[Database]:
     """Each kind of database in turn, with our schema."""
+    if url.startswith("sqlite"):
+        shutil.copy(migrated_file, make_url(url).database or "")
     opened = Database.open(url)
     yield opened
     opened.close()

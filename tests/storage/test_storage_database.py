@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,16 @@ def test_opening_again_keeps_what_is_stored(database: Database, url: str) -> Non
     with again.snapshot() as session:
         assert [vehicle.vehicle_id for vehicle in vehicles(session)] == ["v1"]
     again.close()
+
+
+def test_a_copy_that_forgot_its_journal_mode_is_told_again(sqlite_url: str) -> None:
+    path = make_url(sqlite_url).database or ""
+    Database.open(sqlite_url).close()
+    for mode in ("PRAGMA journal_mode = DELETE", "PRAGMA journal_mode"):
+        with closing(sqlite3.connect(path)) as connection:
+            (found,) = connection.execute(mode).fetchone()
+        Database.open(sqlite_url).close()
+    assert found == "wal"
 
 
 def test_a_newer_schema_is_refused_in_one_line(database: Database, url: str) -> None:
