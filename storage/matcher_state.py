@@ -25,7 +25,8 @@ class StoredTracklet:
     Attributes:
         tracklet: As its newest sighting tells it.
         last_sequence: Of that sighting; -1 when it was closed before any came.
-        embeddings: The best of each modality by quality, in the order of the modalities' names.
+        embeddings: The newest of each modality, in the order of the modalities' names: a tracklet's end sums up
+            all of its crops.
         assignment: The current decision; None while there is none.
     """
 
@@ -48,7 +49,7 @@ def load_tracklets(session: Session, region: str, *, seen_since: datetime | None
     chosen = select(TrackletRow.tracklet_id).where(TrackletRow.region == region)
     if seen_since is not None:
         chosen = chosen.where(TrackletRow.ended_at >= seen_since)
-    embeddings = _best_embeddings(session, chosen)
+    embeddings = _newest_embeddings(session, chosen)
     rows = session.execute(
         select(TrackletRow, AssignmentRow)
         .outerjoin(AssignmentRow, (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & AssignmentRow.is_current)
@@ -85,11 +86,10 @@ def session_is_finished(session: Session, camera: str, session_id: str) -> bool:
     return bool(session.execute(found).scalar_one_or_none())
 
 
-def _best_embeddings(session: Session, chosen: Select[str]) -> dict[str, list[EmbeddingRecord]]:
-    # Of equals the earliest, as a matcher that never stopped would have kept.
+def _newest_embeddings(session: Session, chosen: Select[str]) -> dict[str, list[EmbeddingRecord]]:
     rank = func.row_number().over(
         partition_by=(EmbeddingRow.tracklet_id, EmbeddingRow.modality),
-        order_by=(EmbeddingRow.quality.desc(), EmbeddingRow.captured_at, EmbeddingRow.embedding_id),
+        order_by=EmbeddingRow.embedding_id.desc(),
     )
     ranked = (
         select(EmbeddingRow.embedding_id, rank.label("rank")).where(EmbeddingRow.tracklet_id.in_(chosen)).subquery()
@@ -100,10 +100,10 @@ def _best_embeddings(session: Session, chosen: Select[str]) -> dict[str, list[Em
         .where(ranked.c.rank == 1)
         .order_by(EmbeddingRow.tracklet_id, EmbeddingRow.modality)
     )
-    best: dict[str, list[EmbeddingRecord]] = {}
+    newest: dict[str, list[EmbeddingRecord]] = {}
     for row in rows:
-        best.setdefault(row.tracklet_id, []).append(_embedding(row))
-    return best
+        newest.setdefault(row.tracklet_id, []).append(_embedding(row))
+    return newest
 
 
 def _tracklet(row: TrackletRow) -> TrackletRecord:

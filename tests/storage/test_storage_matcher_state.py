@@ -34,17 +34,17 @@ def test_everything_stored_comes_back(database: Database) -> None:
     assert (back.box, back.crop_image, back.tokens) == (crop.box, "1.jpg", b"tokens")
 
 
-def test_the_best_embedding_of_each_modality_comes_back(database: Database) -> None:
+def test_the_newest_embedding_of_each_modality_comes_back(database: Database) -> None:
     of = tracklet()
-    told = [("visible", 0.4), ("visible", 0.9), ("thermal", 0.2), ("visible", 0.9)]
+    told = [("visible", 0.4), ("visible", 0.9), ("thermal", 0.2), ("visible", 0.7)]
     with database.transaction() as session:
         for sequence, (modality, quality) in enumerate(told):
             crop = embedding(of, sequence, modality=modality, quality=quality, at=sequence, direction=sequence)
             Writer(session).store_sighting(of, path(of, sequence), [crop])
     with database.snapshot() as session:
         (found,) = load_tracklets(session, "main", seen_since=None)
-    # Of the two equally good ones the earlier.
-    assert [(crop.modality, crop.sighting_id[-1]) for crop in found.embeddings] == [("thermal", "2"), ("visible", "1")]
+    # Not the best: the last sighting of a tracklet sums up all of its crops.
+    assert [(crop.modality, crop.sighting_id[-1]) for crop in found.embeddings] == [("thermal", "2"), ("visible", "3")]
 
 
 @pytest.mark.parametrize(("seen_since", "numbers"), [(None, [1, 2]), (after(5), [2]), (after(6.5), [])])
