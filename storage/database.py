@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from alembic.config import Config
 
-__all__ = ["Database", "NewerSchemaError", "OffsetConflictError", "StorageError", "VehicleNotFoundError"]
+__all__ = ["Database", "NewerSchemaError", "OffsetConflictError", "Session", "StorageError", "VehicleNotFoundError"]
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 #: How long a writer waits for another one.

@@ -25,7 +25,7 @@ from reid.modality import Modality
 from storage import trajectories
 from storage.database import Database
 from storage.errors import StorageError
-from storage.models import CameraRow
+from storage.status import load_cameras
 from streamer.config import mask
 from streamer.scoring import Evaluation, EvaluationError, LinkScores, PredictedBoxes, TruthBoxes, evaluate
 
@@ -159,7 +159,7 @@ def read_database(url: str, as_of: AsOf) -> tuple[PredictedBoxes, dict[str, str]
         try:
             with database.snapshot() as session:
                 rows = list(trajectories.boxes(session, as_of=as_of.value))
-                cameras = {row.camera: row.modality for row in session.query(CameraRow)}
+                cameras = {row.camera: row.modality for row in load_cameras(session)}
         finally:
             database.close()
     except StorageError as error:

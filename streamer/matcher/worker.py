@@ -28,10 +28,8 @@ from streamer.sightings import CameraState, EndReason, Heartbeat, Sighting, Sigh
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy.orm import Session  # the transaction that storage opened
-
     from storage.crop_store import CropStore
-    from storage.database import Database
+    from storage.database import Database, Session
     from streamer.bus import Consumer, Record
     from streamer.config import SiteConfig
     from streamer.matcher.tracklet import Tracklet
