@@ -11,6 +11,8 @@ from pathlib import Path
 import house_rules
 import pytest
 
+from streamer.config import load_site
+
 ROOT = Path(__file__).resolve().parent.parent
 MAX_FILE_BYTES = 15_000_000
 MAX_BINARY_BYTES = 40_000_000
@@ -162,6 +164,11 @@ def test_no_file_knows_one_machine() -> None:
         if not _is_binary(content) and (paths := house_rules.machine_paths(content.decode())):
             faults[name] = paths
     assert faults == {}
+
+
+def test_the_site_file_of_the_containers_is_one_that_loads() -> None:
+    secrets = {"DATABASE_PASSWORD": "secret", "RTSP_PASSWORD": "secret"}
+    assert load_site(ROOT / "docker" / "site.yaml", secrets).bus != "memory"
 
 
 # --- The README's commands exist.
