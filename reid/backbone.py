@@ -13,6 +13,7 @@ from torchvision import models
 from reid.errors import CheckpointError
 from reid.layers import run_on_tiles
 from reid.modality import Modality
+from reid.torch_files import read_checkpoint
 
 BackboneName = Literal["resnet18", "resnet50"]
 LayerName = Literal["layer1", "layer2", "layer3", "layer4"]
@@ -98,15 +99,14 @@ def load_imagenet(trunk: Trunk, path: Path) -> None:
     Raises:
         CheckpointError: no such file, not a state dict, or one of another network.
     """
+    state = read_checkpoint(path)
+    stem = {k: v for k, v in state.items() if k.startswith(("conv1.", "bn1."))}
+    shared = {k: v for k, v in state.items() if k.startswith(trunk.names)}
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        stem = {k: v for k, v in state.items() if k.startswith(("conv1.", "bn1."))}
-        shared = {k: v for k, v in state.items() if k.startswith(trunk.names)}
-        for module in (*trunk.stems.values(), trunk.shared):
-            module.load_state_dict(shared if module is trunk.shared else stem)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such weights file") from error
-    except Exception as error:  # torch.load raises what unpickling raises: no narrower base exists
+        for module in trunk.stems.values():
+            module.load_state_dict(stem)
+        trunk.shared.load_state_dict(shared)
+    except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: not an ImageNet state dict for this backbone: {reason}") from error
 

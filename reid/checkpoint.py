@@ -1,12 +1,9 @@
-"""Files of weights: written whole or not at all, read without running what they contain."""
+"""Weights for inference, as one file."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -14,25 +11,9 @@ from pydantic import ValidationError
 from reid.config import ModelConfig
 from reid.errors import CheckpointError
 from reid.model import Porsche
+from reid.torch_files import read_checkpoint, write_atomically
 
 FORMAT = "reid-porsche-1"
-
-
-def write_atomically(path: Path, contents: object) -> None:
-    """Save with torch to a temporary file beside `path`, then rename it into place.
-
-    Whoever reads `path` finds the old file or the new one, whole, whenever this process dies.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as stream:
-            torch.save(contents, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def save_network(path: Path, network: Porsche, description: str) -> None:
@@ -78,20 +59,3 @@ def load_network(path: Path) -> tuple[Porsche, str]:
 def model_id(path: Path, name: str) -> str:
     """Name and the first 8 hex digits of the file's SHA-256."""
     return f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read any checkpoint of ours; only tensors and plain values are accepted.
-
-    Raises:
-        CheckpointError: no such file, or not a torch file with a dictionary.
-    """
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file") from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a torch checkpoint, or broken") from error
-    if not isinstance(contents, dict):
-        raise CheckpointError(f"{path}: not a checkpoint: holds {type(contents).__name__}")
-    return contents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ def run_command(main: Callable[..., None]) -> None:
 
     Exits with 2 on a `ReidError`, whose message goes to standard error, and with 130 on Ctrl-C.
     """
+    # Shells start background jobs with the interrupt ignored; a checkpoint on SIGINT must not depend on that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     try:

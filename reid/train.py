@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from reid.checkpoint import save_network, write_atomically
+from reid.checkpoint import save_network
 from reid.command import run_command
-from reid.config import SourceConfig, TrainConfig, load_config
+from reid.config import TrainConfig, load_config
 from reid.datasets import Sample, TrainingSet, load_pictures, read_samples, training_set
 from reid.evaluate import Protocol, evaluate
 from reid.modality import Modality
 from reid.model import Porsche, normalise
+from reid.torch_files import write_atomically
 from reid.trainer import Trainer, revision
 
 VALIDATION_BATCH = 64
@@ -49,11 +50,11 @@ def run(trainer: Trainer, out: Path, validation: Validation | None = None) -> No
         task = progress.add_task("training", total=trainer.total_steps, completed=trainer.step, parts="")
         while trainer.epoch < trainer.config.epochs:
             parts = _train_epoch(trainer, progress, task)
-            console.print(f"epoch {trainer.epoch}/{trainer.config.epochs} {parts}")
+            console.print(f"epoch {trainer.epoch}/{trainer.config.epochs} {parts}", soft_wrap=True)
             write_atomically(out / "last.pt", trainer.state())
             save_network(out / "model.pt", trainer.average, f"{trainer.epoch} epochs at revision {revision()}")
             if validation and _validates(trainer):
-                console.print(validate(trainer.average, validation))
+                console.print(validate(trainer.average, validation), soft_wrap=True)
     console.print(f"wrote {out / 'model.pt'}")
 
 
@@ -113,16 +114,20 @@ def load_sources(config: TrainConfig) -> TrainingSet:
 def main(  # noqa: PLR0913 one parameter an option
     config: Annotated[Path, typer.Option(help="YAML file, such as configs/reid/synthetic.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder for last.pt and model.pt.")] = Path("runs/reid"),
-    data: Annotated[Path | None, typer.Option(help="Train on this folder alone, its split `train`.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Use this folder alone: its splits `train` and `val`.")] = None,
     epochs: Annotated[int | None, typer.Option(help="In place of the file's.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the file's.", min=0)] = None,
     initial_weights: Annotated[Path | None, typer.Option(help="ImageNet state dict.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the folder's last.pt.")] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1)] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; 1 is fastest where others use the cores too.", min=1)
+    ] = None,
 ) -> None:
     """Train a network and leave `model.pt`, the weights that `reid.embedder` loads."""
-    sources = (SourceConfig(path=data),) if data else None
-    settings = load_config(config, epochs=epochs, seed=seed, initial_weights=initial_weights, sources=sources)
+    overrides: dict[str, object] = {"epochs": epochs, "seed": seed, "initial_weights": initial_weights}
+    if data:
+        overrides |= {"sources": [{"path": data}], "validation": {"path": data}}
+    settings = load_config(config, **overrides)
     if threads:
         torch.set_num_threads(threads)
     cv2.setNumThreads(1)

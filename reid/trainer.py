@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reid.backbone import load_imagenet, unfold_batch_norms
-from reid.checkpoint import read_checkpoint
 from reid.config import LossConfig, OptimiserConfig, TrainConfig
 from reid.datasets import TrainingSet
 from reid.embedder import prepare_crop
@@ -27,6 +26,7 @@ from reid.losses import consistency_loss, weighted_triplet_loss
 from reid.modality import Modality
 from reid.model import Porsche, StageOutput, normalise
 from reid.sampler import IdentitySampler
+from reid.torch_files import read_checkpoint
 from reid.transforms import augment
 
 CALIBRATION_PICTURES = 32

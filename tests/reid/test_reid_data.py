@@ -1,0 +1,146 @@
+"""Folders of crops, augmentations, cutting crops: what they promise and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from reid_builders import dataset, picture, write_table
+
+from reid.config import AugmentConfig
+from reid.datasets import load_pictures, read_samples, training_set
+from reid.errors import DatasetError
+from reid.modality import Modality
+from reid.site_crops import Rules, cut, cut_site
+from reid.transforms import augment, exchange_channels, jitter_box
+
+NOTHING = AugmentConfig(
+    flip=0, box_jitter=0, low_resolution=0, erasing=0, channel=0, photometric=0, blur=0, low_resolution_height=4
+)
+
+
+def test_a_folder_is_read_with_what_it_says(tmp_path: Path) -> None:
+    samples = read_samples(dataset(tmp_path), "val")
+    assert len(samples) == 4 * 3 * 2
+    assert samples[0].camera == "cam-visible"
+    assert samples[0].scene == ""
+
+
+def test_pictures_are_rgb(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "red.png"), np.full((4, 4, 3), (0, 0, 255), dtype=np.uint8))
+    write_table(tmp_path, [{"path": "red.png", "vehicle": "1", "modality": "visible"}])
+    pixels = load_pictures(read_samples(tmp_path), 8, 8)
+    assert pixels[0, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_vehicles_of_two_folders_stay_apart(tmp_path: Path) -> None:
+    first, second = (read_samples(dataset(tmp_path / name, vehicles=3)) for name in "ab")
+    data = training_set([(first, 1), (second, 5)], 64, 64)
+    assert set(data.identities.tolist()) == set(range(6))
+    assert data.repeats == (1, 1, 1, 5, 5, 5)
+    half = len(first)
+    assert not set(data.identities[:half].tolist()) & set(data.identities[half:].tolist())
+    assert not set(data.views[:half]) & set(data.views[half:])
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"path": "a.png", "vehicle": "1"}, "no column modality"),
+        ({"path": "a.png", "vehicle": "1", "modality": "radar"}, r"samples\.csv:2: modality 'radar' is none of"),
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path: Path, row: dict[str, str], complaint: str) -> None:
+    write_table(tmp_path, [row])
+    with pytest.raises(DatasetError, match=complaint):
+        read_samples(tmp_path)
+
+
+def test_no_table_and_no_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"nowhere.samples\.csv"):
+        read_samples(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="no row with split 'test'"):
+        read_samples(dataset(tmp_path), "test")
+
+
+@pytest.mark.parametrize("contents", [None, b"", b"GIF?"])
+def test_a_missing_or_broken_picture_is_named(tmp_path: Path, contents: bytes | None) -> None:
+    write_table(tmp_path, [{"path": "a.png", "vehicle": "1", "modality": "visible"}])
+    if contents is not None:
+        (tmp_path / "a.png").write_bytes(contents)
+    with pytest.raises(DatasetError, match=r"a\.png"):
+        load_pictures(read_samples(tmp_path), 64, 64)
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_augmenting_keeps_shape_and_source_and_follows_its_generator(modality: Modality) -> None:
+    source = picture(1, 64, 128)
+    kept = source.copy()
+    for seed in range(20):
+        first = augment(source, modality, AugmentConfig(), np.random.default_rng(seed))
+        assert first.shape == source.shape
+        assert first.dtype == np.uint8
+        assert np.array_equal(first, augment(source, modality, AugmentConfig(), np.random.default_rng(seed)))
+    assert np.array_equal(source, kept)
+
+
+def test_no_chance_no_change() -> None:
+    source = picture(2, 64, 128)
+    assert np.array_equal(augment(source, Modality.THERMAL, NOTHING, np.random.default_rng(0)), source)
+
+
+def test_flipping_alone_mirrors() -> None:
+    source = picture(3, 64, 128)
+    assert np.array_equal(jitter_box(source, 0.0, 1.0, np.random.default_rng(0)), source[:, ::-1])
+
+
+def test_channel_exchange_makes_gray() -> None:
+    for seed in range(8):
+        changed = exchange_channels(picture(4), np.random.default_rng(seed))
+        assert np.ptp(changed, axis=2).max() == 0
+
+
+@pytest.mark.parametrize("key", ["flip", "low_resolution", "erasing", "channel", "photometric", "blur", "box_jitter"])
+def test_every_augmentation_key_changes_pictures(key: str) -> None:
+    source = np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8)
+    alone = NOTHING.model_copy(update={key: 0.5 if key == "box_jitter" else 1.0})
+    changed = augment(source, Modality.VISIBLE, alone, np.random.default_rng(0))
+    assert not np.array_equal(changed, source)
+
+
+def test_a_cut_without_jitter_is_the_box() -> None:
+    source = picture(5, 48, 64)
+    corners = np.array([10, 5, 30, 25], dtype=np.float32)
+    assert np.array_equal(cut(source, corners, 0.0, np.random.default_rng(0)), source[5:25, 10:30])
+
+
+def test_a_cut_at_the_edge_stays_inside() -> None:
+    corners = np.array([60, 40, 90, 60], dtype=np.float32)
+    for seed in range(10):
+        crop = cut(picture(5, 48, 64), corners, 0.3, np.random.default_rng(seed))
+        assert crop.size > 0
+
+
+def test_a_site_is_cut_and_read_back(tmp_path: Path) -> None:
+    site = tmp_path / "crossing"
+    site.mkdir()
+    writer = cv2.VideoWriter(str(site / "cam1_rgb.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for frame in range(6):
+        writer.write(picture(frame, 48, 64))
+    writer.release()
+    header = "camera,frame,t,vehicle,x1,y1,x2,y2,visible_fraction,truncated\n"
+    rows = "".join(f"cam1_rgb,{f},{f / 10},7,5,5,45,40,{0.2 if f == 0 else 1.0},0\n" for f in range(6))
+    (site / "truth.csv").write_text(header + rows)
+    out = tmp_path / "crops"
+    table = cut_site(site, out, Rules(every=2, until_s=0.5), np.random.default_rng(0))
+    assert [row["time"] for row in table] == ["0.10", "0.30"]
+    write_table(out, table)
+    (sample, _) = read_samples(out)
+    assert (sample.modality, sample.camera, sample.site) == (Modality.VISIBLE, "cam1_rgb", "crossing")
+
+
+def test_a_site_without_truth_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"truth\.csv"):
+        cut_site(tmp_path, tmp_path, Rules(), np.random.default_rng(0))

@@ -1,0 +1,266 @@
+"""A tiny run from folder to figures, and how runs stop and go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from reid_builders import SMALL, dataset, network, weights
+
+from reid import evaluate, export, site_crops, train
+from reid.checkpoint import load_network, save_network
+from reid.command import run_command
+from reid.config import TrainConfig, load_config
+from reid.errors import CheckpointError, ConfigError
+from reid.modality import Modality
+from reid.torch_files import read_checkpoint, write_atomically
+from reid.trainer import Batch, Trainer, aligned_pairs, learning_rate_factor
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "reid"
+CPU = torch.device("cpu")
+
+
+def tiny(folder: Path, **changes: object) -> Path:
+    """A configuration file for a tiny run."""
+    values = {
+        "sources": [{"path": str(folder / "data"), "split": "train"}],
+        "validation": {"path": str(folder / "data"), "split": "val", "every_epochs": 2},
+        "model": SMALL,
+        "batch": {"vehicles": 2, "images_per_modality": 2},
+        "optimiser": {"learning_rate": 0.003},
+        "epochs": 2,
+        **changes,
+    }
+    dataset(folder / "data")
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def command(monkeypatch: pytest.MonkeyPatch, main: Callable[..., None], *arguments: object) -> object:
+    """Run a command as its module does; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["reid", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    return ended.value.code
+
+
+def train_until(config: TrainConfig, epochs: int, resume: Path | None = None) -> Trainer:
+    trainer = Trainer(config, train.load_sources(config), CPU)
+    if resume:
+        trainer.resume(resume)
+    while trainer.epoch < epochs:
+        for batch in trainer.batches():
+            trainer.train_batch(batch)
+        trainer.epoch += 1
+    return trainer
+
+
+def test_a_tiny_run_trains_evaluates_and_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out, figures = tiny(tmp_path), tmp_path / "run", tmp_path / "figures.json"
+    run = partial(command, monkeypatch)
+    assert run(train.main, "--config", config, "--out", out) == 0
+    assert "wrote" in capsys.readouterr().err
+    options = ("--data", tmp_path / "data", "--split", "val", "--distractors", "train", "--json", figures)
+    assert run(evaluate.main, "--weights", out / "model.pt", *options) == 0
+    records = json.loads(figures.read_text())
+    assert {record["protocol"] for record in records} == {"all", "same_camera"}
+    assert {(record["query"], record["gallery"]) for record in records} == {(a, b) for a in Modality for b in Modality}
+    assert all(0 <= record["mAP"] <= record["rank20"] <= 1 for record in records)
+    assert run(export.main, "--weights", out / "model.pt", "--time") == 0
+    tracklets = ("--data", tmp_path / "data", "--tracklets", 3)
+    assert run(evaluate.main, "--weights", out / "model_openvino_model", *tracklets) == 0
+
+
+def test_a_run_looks_at_its_validation_split(tmp_path: Path) -> None:
+    config = load_config(tiny(tmp_path))
+    validation = train.load_validation(config)
+    assert validation is not None
+    words = train.validate(Trainer(config, train.load_sources(config), CPU).average, validation)
+    assert "visible -> thermal" in words
+
+
+def test_training_lowers_the_loss_and_repeats_with_its_seed(tmp_path: Path) -> None:
+    config = load_config(tiny(tmp_path, bfloat16=False))
+    trainer = Trainer(config, train.load_sources(config), CPU)
+    batch = next(trainer.batches())
+    losses = [trainer.train_batch(batch)["loss"] for _ in range(8)]
+    again = Trainer(config, train.load_sources(config), CPU)
+    same = next(again.batches())
+    assert losses[-1] < losses[0]
+    assert [again.train_batch(same)["loss"] for _ in range(8)] == losses
+
+
+def test_a_resumed_run_equals_a_straight_one(tmp_path: Path) -> None:
+    config = load_config(tiny(tmp_path), epochs=3)
+    straight = train_until(config, 3)
+    write_atomically(tmp_path / "last.pt", train_until(config, 1).state())
+    resumed = train_until(config, 3, tmp_path / "last.pt")
+    for name, value in straight.average.state_dict().items():
+        assert torch.equal(resumed.average.state_dict()[name], value), name
+
+
+def test_every_stage_takes_a_step_and_consistency_needs_pairs(tmp_path: Path) -> None:
+    stages = [{"tiles": 4, "layer": "layer1", "dimension": 8}, {"tiles": 2, "layer": "layer2", "dimension": 8}]
+    model = {**SMALL, "stages": stages, "embedding_stages": [0, 1]}
+    config = load_config(tiny(tmp_path, model=model, batch={"vehicles": 2, "pairing": "same_view"}))
+    trainer = Trainer(config, train.load_sources(config), CPU)
+    before = {name: value.clone() for name, value in trainer.network.branches.named_parameters()}
+    parts = trainer.train_batch(next(trainer.batches()))
+    assert parts["consistency"] == pytest.approx(0.01 * (parts["identity"] + parts["triplet"]), rel=0.05)
+    after = dict(trainer.network.branches.named_parameters())
+    assert not any(
+        torch.equal(after[f"{stage}.project.0.weight"], before[f"{stage}.project.0.weight"]) for stage in (0, 1)
+    )
+
+
+def test_aligned_pairs_share_vehicle_and_a_known_view() -> None:
+    pixels = {Modality.VISIBLE: torch.zeros(3, 1), Modality.THERMAL: torch.zeros(3, 1)}
+    batch = Batch(pixels, torch.tensor([1, 2, 3, 2, 1, 3]), ["a", "b", "", "b", "b", ""])
+    assert aligned_pairs(batch) == ([1], [3])
+
+
+def test_half_size_halves_the_pictures_for_part_of_the_epochs(tmp_path: Path) -> None:
+    model = {**SMALL, "height": 128, "width": 128}
+    changes = {"model": model, "batch": {"vehicles": 2, "half_size_until": 0.5}}
+    config = load_config(tiny(tmp_path, **changes), epochs=2)
+    trainer = Trainer(config, train.load_sources(config), CPU)
+    sizes = []
+    for trainer.epoch in range(2):
+        sizes.append(next(trainer.batches()).pixels[Modality.VISIBLE].shape[1])
+    assert sizes == [64, 128]
+
+
+def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:
+    assert [learning_rate_factor(p, 0.1) for p in (0.0, 0.1)] == pytest.approx([0.01, 1.0])
+    assert learning_rate_factor(0.55, 0.1) == pytest.approx(0.5)
+    assert learning_rate_factor(1.0, 0.1) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"epoch": 3}, "epoch: Extra inputs are not permitted, got 3"),
+        ({"batch": {"vehicels": 3}}, r"batch\.vehicels"),
+        ({"model": {"height": 100}}, r"model\.height: Input should be a multiple of 64, got 100"),
+        ({"model": {"embedding_stages": [1]}}, "must index the 1 stages"),
+        ({"model": {"height": 64}, "batch": {"half_size_until": 0.5}}, "half_size_until"),
+    ],
+)
+def test_a_wrong_key_is_named(tmp_path: Path, changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load_config(tiny(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", "\x00"])
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_configurations_that_ship_are_valid(path: Path) -> None:
+    assert load_config(path).epochs > 0
+
+
+def test_too_few_vehicles_for_a_batch_are_refused(tmp_path: Path) -> None:
+    config = load_config(tiny(tmp_path, batch={"vehicles": 9}))
+    with pytest.raises(ConfigError, match=r"batch\.vehicles: 9"):
+        Trainer(config, train.load_sources(config), CPU)
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments"),
+    [
+        (train.main, ("--config", "none.yaml")),
+        (evaluate.main, ("--weights", "none.pt", "--data", ".")),
+        (export.main, ("--weights", "none.pt")),
+        (site_crops.main, ("nowhere", "--out", "crops")),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    main: Callable[..., None],
+    arguments: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command(monkeypatch, main, *arguments) == 2
+    words = capsys.readouterr().err
+    assert len(words.splitlines()) == 1
+    assert words.startswith("error: no")
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    config, out = tiny(tmp_path, epochs=100000), tmp_path / "run"
+    arguments = ["-m", "reid.train", "--config", str(config), "--out", str(out), "--threads", "1"]
+    with subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        # The first epoch's checkpoint is whole once the second one is over.
+        assert any(line.startswith("epoch 2/") for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in words
+    resumed = load_config(config)
+    trainer = Trainer(resumed, train.load_sources(resumed), CPU)
+    trainer.resume(out / "last.pt")
+    assert trainer.epoch >= 1
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    write_atomically(path, {"epoch": 1})
+    code = (
+        "import os, sys, torch; from pathlib import Path; from reid import checkpoint\n"
+        "def dies(contents, stream):\n"
+        "    stream.write(b'half'); stream.flush(); os.kill(os.getpid(), 9)\n"
+        "checkpoint.torch.save = dies\n"
+        f"checkpoint.write_atomically(Path({str(path)!r}), {{'epoch': 2}})"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert read_checkpoint(path) == {"epoch": 1}
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    write_atomically(path, {"epoch": 1})
+    with pytest.raises((AttributeError, TypeError), match="pickle"):
+        write_atomically(path, {"epoch": lambda: None})
+    assert read_checkpoint(path) == {"epoch": 1}
+    assert os.listdir(tmp_path) == ["last.pt"]  # noqa: PTH208
+
+
+def test_saved_weights_come_back_at_half_precision(tmp_path: Path) -> None:
+    made = network()
+    save_network(tmp_path / "tiny.pt", made, "")
+    loaded, model_id = load_network(tmp_path / "tiny.pt")
+    assert model_id.startswith("tiny-")
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, made.state_dict()[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("contents", [{"format": "another"}, [1, 2], {"format": "reid-porsche-1", "model": {}}])
+def test_checkpoints_of_another_kind_are_named(tmp_path: Path, contents: object) -> None:
+    torch.save(contents, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"other\.pt"):
+        load_network(tmp_path / "other.pt")
+
+
+def test_weights_are_no_training_checkpoint(tmp_path: Path) -> None:
+    config = load_config(tiny(tmp_path))
+    with pytest.raises(CheckpointError, match=r"tiny\.pt: can't be resumed"):
+        Trainer(config, train.load_sources(config), CPU).resume(weights(tmp_path))
