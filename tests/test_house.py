@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import house_rules
 import pytest
 
 from streamer.config import load_site
+from tests import house_rules
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_FILE_BYTES = 15_000_000
