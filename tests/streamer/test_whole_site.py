@@ -1,0 +1,145 @@
+"""The whole program over the demo's clips, undisturbed and with workers that are killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamer.config import load_site
+from streamer.counters import Field, RowState
+from streamer.health import Accounts
+from streamer.supervisor import EMBEDDER, MATCHER, Supervisor
+from tests.streamer.site_files import demo_site, streamer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+#: Notes every connection that leaves the host's own sockets, in every process of the run.
+HOOK = """
+import os, socket, sys
+
+def note(event, arguments):
+    if event == "socket.connect" and arguments[0].family != socket.AF_UNIX:
+        with open(os.environ["CONNECTIONS"], "a") as file:
+            print(arguments[1], file=file)
+
+sys.addaudithook(note)
+"""
+
+
+def rows(database: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def tracklets(database: Path) -> list[Any]:
+    return rows(database, "SELECT tracklet_id, started_at, ended_at, end_reason FROM tracklets ORDER BY tracklet_id")
+
+
+def test_the_demo_runs_to_its_end_and_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HOOK)
+    connections = tmp_path / "connections"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "CONNECTIONS": str(connections)}
+    site = demo_site(tmp_path, detector={"motion_gate": False})
+
+    first = streamer("--config", site, environment=environment, timeout_s=500)
+    known = tracklets(tmp_path / "test.db")
+    second = streamer("--config", site, timeout_s=120)
+
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "frames: 800 decoded = 800 detected + 0 gated + 0 dropped" in first.stdout
+    assert re.search(r"(\d+) asked = \1 embedded \+ 0 dropped", first.stdout)
+    assert "passed several cameras" in first.stdout
+    assert not connections.exists(), connections.read_text()
+    assert second.stdout.count("read to its end by an earlier run, nothing to do") == 4
+    assert "frames: 0 decoded" in second.stdout
+    assert tracklets(tmp_path / "test.db") == known
+    assert len(known) > 10
+
+
+class Killer:
+    """Kills a worker once, when the run has come so far."""
+
+    def __init__(self, supervisor: Supervisor, stage: str, is_time: Callable[[Supervisor], bool]) -> None:
+        self._supervisor, self._stage, self._is_time = supervisor, stage, is_time
+        self.has_struck = False
+
+    def __call__(self) -> None:
+        if self.has_struck or not self._is_time(self._supervisor):
+            return
+        for child in self._supervisor.children:
+            if child.stage == self._stage and child.process is not None:
+                child.process.kill()
+                self.has_struck = True
+
+
+def run_and_kill(folder: Path, stage: str | None, is_time: Callable[[Supervisor], bool]) -> Supervisor:
+    folder.mkdir()
+    site = demo_site(folder, ("cam1", "cam3"), detector={"motion_gate": False}, status_period_s=0.5)
+    supervisor = Supervisor(load_site(site))
+    killer = Killer(supervisor, stage or "", is_time if stage else lambda _: False)
+    try:
+        supervisor.start()
+        outcome = supervisor.run(killer)
+    finally:
+        supervisor.close()
+    assert outcome.is_drained
+    assert killer.has_struck == (stage is not None)
+    return supervisor
+
+
+def decoded(supervisor: Supervisor) -> int:
+    return sum(supervisor.board.camera(name).count(Field.DECODED) for name in supervisor.board.cameras)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    run_and_kill(folder, None, lambda _: False)
+    return tracklets(folder / "test.db")
+
+
+@pytest.mark.parametrize("stage", [EMBEDDER, MATCHER, "cameras-0"])
+def test_a_killed_worker_costs_no_tracklet(tmp_path: Path, undisturbed: list[Any], stage: str) -> None:
+    supervisor = run_and_kill(tmp_path / "run", stage, lambda supervisor: decoded(supervisor) > 120)
+
+    assert tracklets(tmp_path / "run" / "test.db") == undisturbed
+    assert supervisor.board.stage(stage).count(Field.RESTARTS) == 1
+    for name in supervisor.board.cameras:
+        row = supervisor.board.camera(name)
+        accounts = Accounts.of(row)
+        assert row.state is RowState.FINISHED
+        assert (accounts.frames_in_flight, accounts.crops_in_flight) == (0, 0)
+        assert accounts.dropped == 0 or stage == "cameras-0"
+        assert accounts.crops_dropped == 0 or stage == "cameras-0"
+
+
+def test_an_order_to_stop_ends_tracklets_and_matches_them(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    supervisor = Supervisor(load_site(demo_site(tmp_path / "run", ("cam1", "cam3"), status_period_s=0.5)))
+
+    def stop_midway() -> None:
+        if decoded(supervisor) > 120:
+            supervisor.stop()
+
+    try:
+        supervisor.start()
+        # Only once: the second order would end everything at once.
+        outcome = supervisor.run(lambda: None if supervisor.board.order else stop_midway())
+    finally:
+        supervisor.close()
+
+    database = tmp_path / "run" / "test.db"
+    reasons = {reason for (reason,) in rows(database, "SELECT end_reason FROM tracklets")}
+    assert outcome.is_drained
+    assert None not in reasons
+    assert "shutdown" in reasons
+    assert all(supervisor.board.camera(name).state is RowState.STOPPED for name in ("cam1", "cam3"))
+    states = dict(rows(database, "SELECT camera, state FROM camera_status"))
+    assert states == {"cam1": "stopped", "cam3": "stopped"}
