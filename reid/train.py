@@ -20,6 +20,7 @@ from reid.checkpoint import save_network
 from reid.command import run_command
 from reid.config import TrainConfig, load_config
 from reid.datasets import Sample, TrainingSet, load_pictures, read_samples, training_set
+from reid.embedder import prepare_crop
 from reid.evaluate import Protocol, evaluate
 from reid.modality import Modality
 from reid.model import Porsche, normalise
@@ -49,12 +50,13 @@ def run(trainer: Trainer, out: Path, validation: Validation | None = None) -> No
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("training", total=trainer.total_steps, completed=trainer.step, parts="")
         while trainer.epoch < trainer.config.epochs:
+            size = trainer.size
             parts = _train_epoch(trainer, progress, task)
             console.print(f"epoch {trainer.epoch}/{trainer.config.epochs} {parts}", soft_wrap=True)
             write_atomically(out / "last.pt", trainer.state())
             save_network(out / "model.pt", trainer.average, f"{trainer.epoch} epochs at revision {revision()}")
             if validation and _validates(trainer):
-                console.print(validate(trainer.average, validation), soft_wrap=True)
+                console.print(validate(trainer.average, validation, size), soft_wrap=True)
     console.print(f"wrote {out / 'model.pt'}")
 
 
@@ -81,8 +83,17 @@ def _train_epoch(trainer: Trainer, progress: Progress, task: TaskID) -> str:
 
 
 @torch.no_grad()
-def validate(network: Porsche, validation: Validation) -> str:
-    """Rank every modality against every other (protocol `all`); returns mAP and Rank-1 as text."""
+def validate(network: Porsche, validation: Validation, size: tuple[int, int]) -> str:
+    """Rank every modality against every other (protocol `all`).
+
+    Args:
+        network: in evaluation mode.
+        validation: what to rank.
+        size: height and width the network was last trained at: at twice that, its mAP is a third.
+
+    Returns:
+        mAP and Rank-1 of each direction, as text.
+    """
     modalities = [sample.modality for sample in validation.samples]
     vectors = np.empty((len(modalities), network.config.dimension), dtype=np.float32)
     device = next(network.parameters()).device
@@ -90,7 +101,8 @@ def validate(network: Porsche, validation: Validation) -> str:
         own = [index for index, other in enumerate(modalities) if other is modality]
         for start in range(0, len(own), VALIDATION_BATCH):
             chosen = own[start : start + VALIDATION_BATCH]
-            images = normalise(torch.from_numpy(validation.pictures[chosen]).to(device))
+            pixels = np.stack([prepare_crop(picture, *size) for picture in validation.pictures[chosen]])
+            images = normalise(torch.from_numpy(pixels).to(device))
             vectors[chosen] = network.embed({modality: images}).float().cpu().numpy()
     results = evaluate(vectors, validation.samples, Protocol.ALL)
     lines = [f"{r.query} -> {r.gallery} {r.scores.mean_ap:.3f}/{r.scores.cmc[0]:.3f}" for r in results]

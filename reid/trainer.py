@@ -82,6 +82,12 @@ class Trainer:
         self.step = 0
         self.epoch = 0
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of this epoch's pictures."""
+        part = 2 if self.epoch < self.config.batch.half_size_until * self.config.epochs else 1
+        return self.config.model.height // part, self.config.model.width // part
+
     def _calibration(self) -> dict[Modality, Tensor]:
         """Pictures spread over the data, per modality, as `unfold_batch_norms` wants them."""
         members = {m: [i for i, own in enumerate(self.data.modalities) if own is m] for m in Modality}
@@ -112,9 +118,7 @@ class Trainer:
 
     def _picture(self, index: int, modality: Modality, generator: np.random.Generator) -> NDArray[np.uint8]:
         picture = augment(self.data.pictures[index], modality, self.config.augment, generator)
-        if self.epoch >= self.config.batch.half_size_until * self.config.epochs:
-            return picture
-        return prepare_crop(picture, picture.shape[0] // 2, picture.shape[1] // 2)
+        return prepare_crop(picture, *self.size)
 
     def train_batch(self, batch: Batch) -> dict[str, float]:
         """Take one optimiser step per stage, each with its own forward, on the same pictures.

@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from reid_builders import dataset, picture, write_table
 
 from reid.config import AugmentConfig
 from reid.datasets import load_pictures, read_samples, training_set
@@ -15,6 +14,7 @@ from reid.errors import DatasetError
 from reid.modality import Modality
 from reid.site_crops import Rules, cut, cut_site
 from reid.transforms import augment, exchange_channels, jitter_box
+from tests.reid.reid_builders import dataset, picture, write_table
 
 NOTHING = AugmentConfig(
     flip=0, box_jitter=0, low_resolution=0, erasing=0, channel=0, photometric=0, blur=0, low_resolution_height=4

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from reid_builders import network, picture, weights
 
 from reid.checkpoint import load_network
 from reid.embedder import Embedder, EmbedderError, prepare_crop
 from reid.export import export_openvino, parity
 from reid.modality import Modality
+from tests.reid.reid_builders import network, picture, weights
 
 BANDS = [Modality.VISIBLE, Modality.THERMAL, Modality.NEAR_INFRARED, Modality.VISIBLE, Modality.THERMAL]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from reid_builders import SMALL, network
 from torch import nn
 
 from reid.backbone import Trunk, load_imagenet, unfold_batch_norms
@@ -15,6 +14,7 @@ from reid.errors import CheckpointError
 from reid.layers import join_tiles, run_on_tiles, split_tiles
 from reid.modality import Modality
 from reid.model import Porsche, normalise
+from tests.reid.reid_builders import SMALL, network
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 4])

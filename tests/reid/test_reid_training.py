@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from reid_builders import SMALL, dataset, network, weights
 
 from reid import evaluate, export, site_crops, train
 from reid.checkpoint import load_network, save_network
@@ -24,6 +23,7 @@ from reid.errors import CheckpointError, ConfigError
 from reid.modality import Modality
 from reid.torch_files import read_checkpoint, write_atomically
 from reid.trainer import Batch, Trainer, aligned_pairs, learning_rate_factor
+from tests.reid.reid_builders import SMALL, dataset, network, weights
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reid"
 CPU = torch.device("cpu")
@@ -87,7 +87,8 @@ def test_a_run_looks_at_its_validation_split(tmp_path: Path) -> None:
     config = load_config(tiny(tmp_path))
     validation = train.load_validation(config)
     assert validation is not None
-    words = train.validate(Trainer(config, train.load_sources(config), CPU).average, validation)
+    trainer = Trainer(config, train.load_sources(config), CPU)
+    words = train.validate(trainer.average, validation, trainer.size)
     assert "visible -> thermal" in words
 
 
