@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from detector_builders import detections, truth
 
 from detector.dataset import (
     HELD_OUT_S,
@@ -20,6 +19,7 @@ from detector.dataset import (
     write_description,
     yolo_lines,
 )
+from tests.detector.detector_builders import detections, truth
 
 FPS = 2
 SECONDS = 30

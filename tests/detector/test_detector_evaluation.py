@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from detector_builders import detections, truth
 
 from detector.evaluation import Counts, count, judged, match
+from tests.detector.detector_builders import detections, truth
 
 CAR = [0, 0, 40, 40]
 SHIFTED = [10, 0, 50, 40]  # overlaps CAR by 30/50 = 0.6

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from detector_builders import COCO_NAMES
 from torch import nn
 
 from detector.dataset import TRAINED_CLASSES
-from detector.yolo import VehicleDetector, quiet_library
+from detector.quiet import quiet_libraries
+from detector.yolo import VehicleDetector
+from tests.detector.detector_builders import COCO_NAMES
 
-quiet_library()
+quiet_libraries()
 from ultralytics.nn.tasks import DetectionModel  # noqa: E402
 
 from detector.export import load_trained, save_half  # noqa: E402  # imports the library, which has to be quiet

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from detector_builders import detections
 
 from detector.detections import Detections
 from detector.tracker import VehicleTracker
+from tests.detector.detector_builders import detections
 
 FRAME_RATE = 10.0
 

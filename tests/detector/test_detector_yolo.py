@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from detector_builders import COCO_NAMES, VEHICLE_NAMES, model_that_answers, raw_output
 from numpy.typing import NDArray
 
 from detector.detections import COCO_VEHICLES, Detections
@@ -18,6 +17,7 @@ from detector.evaluation import match
 from detector.suppression import overlaps
 from detector.truth import frames_of
 from detector.yolo import DetectorError, VehicleDetector
+from tests.detector.detector_builders import COCO_NAMES, VEHICLE_NAMES, model_that_answers, raw_output
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "weights" / "yolo11n-vehicles_int8_openvino_model"

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
-from storage_builders import START, path, tracklet
 
 from storage.blobs import decode_path, decode_vector, encode_path, encode_vector
 from storage.errors import StorageError
 from storage.records import EmbeddingRecord, PathSegment
+from tests.storage.storage_builders import START, path, tracklet
 
 
 @st.composite

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from storage_builders import START, assignment, embedding, path, store, tracklet
 from typer.testing import CliRunner, Result
 
 from storage.__main__ import app
@@ -18,8 +17,9 @@ from storage.crop_store import CropStore
 from storage.database import Database
 from storage.records import CameraRecord
 from storage.writer import Writer
+from tests.storage.storage_builders import START, assignment, embedding, path, store, tracklet
 
-pytest_plugins = ("storage_fixtures",)
+pytest_plugins = ("tests.storage.storage_fixtures",)
 
 COMMANDS = [["vehicles"], ["trajectory", "v1"], ["export", "--boxes", "boxes.csv"]]
 

@@ -14,7 +14,6 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
-from storage_builders import START, store, tracklet
 
 from storage.database import Database, NewerSchemaError, StorageError, alembic_config
 from storage.migrations import HEAD
@@ -22,8 +21,9 @@ from storage.models import Base
 from storage.records import CameraRecord, StageStatus
 from storage.trajectories import vehicles
 from storage.writer import Writer
+from tests.storage.storage_builders import START, store, tracklet
 
-pytest_plugins = ("storage_fixtures",)
+pytest_plugins = ("tests.storage.storage_fixtures",)
 
 
 def _tables(database: Database) -> set[str]:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from storage_builders import after, assignment, counted, embedding, path, store, tracklet
 
 from storage.matcher_state import load_regions, load_tracklets
 from storage.writer import Writer
+from tests.storage.storage_builders import after, assignment, counted, embedding, path, store, tracklet
 
 if TYPE_CHECKING:
     from storage.database import Database
 
-pytest_plugins = ("storage_fixtures",)
+pytest_plugins = ("tests.storage.storage_fixtures",)
 
 
 def test_everything_stored_comes_back(database: Database) -> None:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
-from storage_builders import START, after, assignment, counted, embedding, path, store, tracklet
 
 from storage.errors import VehicleNotFoundError
 from storage.records import CameraRecord
 from storage.trajectories import BoxRow, boxes, crops, trajectory, vehicles
 from storage.writer import Writer
+from tests.storage.storage_builders import START, after, assignment, counted, embedding, path, store, tracklet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from storage.database import Database
 
-pytest_plugins = ("storage_fixtures",)
+pytest_plugins = ("tests.storage.storage_fixtures",)
 
 
 @pytest.fixture

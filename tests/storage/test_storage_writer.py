@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
-from storage_builders import START, after, assignment, embedding, path, store, tracklet
 
 from storage.errors import OffsetConflictError, StorageError
 from storage.matcher_state import load_tracklets, load_watermarks, session_is_finished
@@ -24,6 +23,7 @@ from storage.models import (
 from storage.records import CameraRecord, CameraStatus, CameraWatermark, StageStatus
 from storage.status import load_camera_status, load_cameras, load_stage_status
 from storage.writer import Writer
+from tests.storage.storage_builders import START, after, assignment, embedding, path, store, tracklet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from storage.database import Database
     from storage.records import TrackletRecord
 
-pytest_plugins = ("storage_fixtures",)
+pytest_plugins = ("tests.storage.storage_fixtures",)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from datetime import UTC, datetime
 
 import numpy as np
-from fake_camera import drain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +8,7 @@ from reid.modality import Modality
 from streamer.frame_queue import FrameQueue
 from streamer.frames import ArrayPicture, Frame, SessionEnd
 from streamer.sightings import EndReason
+from tests.streamer.fake_camera import drain
 
 PICTURE = ArrayPicture(np.zeros((2, 2, 3), np.uint8))
 

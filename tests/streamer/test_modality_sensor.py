@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_files import colours
 
 from reid.modality import Modality
 from streamer.modality_sensor import IrCutSensor, chroma_spread
 from streamer.pictures import chroma
+from tests.streamer.video_files import colours
 
 DAY, NIGHT = 8.0, 0.3
 

@@ -3,14 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_camera import FakeContainer, FakeOpener, packets
 from rich.console import Console
-from video_files import colours, counts, encode
 
 from reid.modality import Modality
 from streamer.config import CameraConfig
 from streamer.probe import probe, run_probe
 from streamer.sources import SourceError
+from tests.streamer.fake_camera import FakeContainer, FakeOpener, packets
+from tests.streamer.video_files import colours, counts, encode
 
 
 def printed(url: str) -> tuple[int, str]:

@@ -7,10 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from fake_camera import FakeContainer, FakeOpener, packets
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_files import FPS, colours, counts, encode
 
 from reid.modality import Modality
 from streamer.config import CameraConfig, SourceConfig, mask
@@ -18,6 +16,8 @@ from streamer.frames import Frame, SessionEnd
 from streamer.sightings import EndReason
 from streamer.sources import SourceError, file_session, is_sequence, open_source
 from streamer.stream import CameraStream
+from tests.streamer.fake_camera import FakeContainer, FakeOpener, packets
+from tests.streamer.video_files import FPS, colours, counts, encode
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 #: Never reached: what a test waits for comes at once, or the test fails.

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import av
 import pytest
-from fake_camera import FakeContainer, FakeOpener, FakePacket, drain, packets, picture
 
 from streamer.config import CameraConfig, SourceConfig
 from streamer.frames import Frame, SessionEnd
 from streamer.sightings import EndReason
 from streamer.stream import CameraStream, backoff
+from tests.streamer.fake_camera import FakeContainer, FakeOpener, FakePacket, drain, packets, picture
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PATIENCE_S = 20.0

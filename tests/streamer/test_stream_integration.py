@@ -11,7 +11,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from video_files import colours, encode
 
 from streamer.config import CameraConfig, SourceConfig
 from streamer.frames import Frame, SessionEnd
@@ -19,6 +18,7 @@ from streamer.probe import probe
 from streamer.sightings import EndReason
 from streamer.sources import SourceError
 from streamer.stream import CameraStream
+from tests.streamer.video_files import colours, encode
 
 pytestmark = pytest.mark.integration
 

@@ -3,9 +3,9 @@ import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_files import counts
 
 from streamer.thermal import ThermalAgc, ThermalRange
+from tests.streamer.video_files import counts
 
 
 def test_the_percentiles_become_black_and_white() -> None:

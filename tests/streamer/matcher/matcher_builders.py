@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reid.modality import Modality
 from streamer.config import LinkConfig, MatcherConfig, SiteConfig
@@ -34,8 +35,9 @@ def at(seconds: float) -> datetime:
     return EPOCH + timedelta(seconds=seconds)
 
 
-def looks(vehicle: int) -> np.ndarray:
-    return np.eye(DIMENSION, dtype=np.float32)[vehicle]
+def looks(vehicle: int) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = np.eye(DIMENSION, dtype=np.float32)[vehicle]
+    return found
 
 
 def tracklet(name: str, start: float, end: float, vehicle: int, modality: Modality = Modality.VISIBLE) -> Tracklet:

@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from streamer.matcher.association import cluster, support
 
 _NEVER = -np.inf
 
 
-def _symmetric(rows: list[list[float]]) -> np.ndarray:
-    lower = np.tril(np.array(rows, float), -1)
+def _symmetric(rows: list[list[float]]) -> NDArray[np.float64]:
+    lower: NDArray[np.float64] = np.tril(np.array(rows, float), -1)
     return lower + lower.T
 
 

@@ -2,13 +2,13 @@ import math
 
 from hypothesis import given
 from hypothesis import strategies as st
-from matcher_builders import CALIBRATION, links, tracklet
 
 from reid.modality import Modality
 from streamer.config import LinkConfig, MatcherConfig
 from streamer.matcher.linker import Linker, vehicle_id_of
 from streamer.matcher.tracklet import Tracklet
 from streamer.matcher.transit import RoadGraph
+from tests.streamer.matcher.matcher_builders import CALIBRATION, links, tracklet
 
 
 def _linker(road: tuple[LinkConfig, ...] | None = None) -> Linker:

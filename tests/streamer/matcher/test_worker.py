@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from matcher_builders import CALIBRATION, heartbeat, sighting, site
 
 from storage.crop_store import CropStore
 from storage.database import Database
@@ -17,6 +16,7 @@ from streamer.matcher.calibration import save_calibration
 from streamer.matcher.worker import MatcherWorker
 from streamer.sighting_codec import encode
 from streamer.sightings import Message, Sighting, SightingKind
+from tests.streamer.matcher.matcher_builders import CALIBRATION, heartbeat, sighting, site
 
 FIRST, UPDATE, END = SightingKind.FIRST, SightingKind.UPDATE, SightingKind.END
 
