@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from detector.yolo import quiet_library
+from detector.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +50,7 @@ def export_int8(weights: Path, description: Path, folder: Path, *, size: tuple[i
         size: (height, width) that the exported network takes; it takes one picture at a time.
         split: The part of the data set to calibrate on.
     """
-    quiet_library()
+    quiet_libraries()
     from ultralytics import YOLO
 
     pictures = len(list((description.parent / "images" / split).iterdir()))

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from detector.networks import DetectorError
+from detector.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ class OpenVinoNetwork:
     """
 
     def __init__(self, folder: Path, *, image_size: tuple[int, int] | None, device: str = "CPU") -> None:
+        quiet_libraries()
         import openvino
 
         self.names = _read_names(folder)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detector.detections import COCO_VEHICLES, Detections, TrackedVehicle
-from detector.yolo import quiet_library
+from detector.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class VehicleTracker:
     ) -> None:
         if frame_rate <= 0:
             raise ValueError(f"frame_rate must be positive, got {frame_rate}")
-        quiet_library()
+        quiet_libraries()
         from ultralytics.trackers.byte_tracker import BYTETracker
 
         settings = SimpleNamespace(

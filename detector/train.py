@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from detector.dataset import TRAINED_CLASSES, PictureWriter, add_real_clip, add_site, write_description
-from detector.yolo import DetectorError, VehicleDetector, quiet_library
+from detector.quiet import quiet_libraries
+from detector.yolo import DetectorError, VehicleDetector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def main(  # noqa: PLR0913  # each one is an option of the command line
     The last 20 s of each site are never trained on but validated on, and the last third of each real clip is not
     touched. Nothing is fetched from the internet. Runs on the CPU, in bfloat16.
     """
-    quiet_library()
+    quiet_libraries()
     with tempfile.TemporaryDirectory(prefix="detector-train-") as work, _clear_errors():
         root = Path(work)
         description = build_data_set(data, pseudo_label, weights, root, every, pictures_per_clip)

@@ -7,7 +7,6 @@ the default on a CPU, are run by `openvino_backend` and need neither the library
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from detector.detections import COCO_VEHICLES, Detections
 from detector.letterbox import Letterbox
 from detector.networks import DetectorError, Network
 from detector.openvino_backend import OpenVinoNetwork
+from detector.quiet import quiet_libraries
 from detector.suppression import suppress
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DetectorError", "VehicleDetector", "quiet_library"]
+__all__ = ["DetectorError", "VehicleDetector"]
 
 _COCO_IDS = {str(name): number for number, name in COCO_VEHICLES.items()}
 
@@ -41,16 +41,6 @@ _LOADER_ERRORS = (
     EOFError,
     pickle.UnpicklingError,
 )
-
-
-def quiet_library() -> None:
-    """Keep Ultralytics off the network and away from pip; works only before the library is first imported.
-
-    A variable that the user has set stays as it is.
-    """
-    os.environ.setdefault("YOLO_OFFLINE", "true")
-    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-    os.environ.setdefault("YOLO_VERBOSE", "false")
 
 
 class VehicleDetector:
@@ -145,7 +135,7 @@ class _UltralyticsNetwork:
     """A `Network` of any format that the library loads, on the device given."""
 
     def __init__(self, weights: Path, *, image_size: tuple[int, int] | None, device: str | None) -> None:
-        quiet_library()
+        quiet_libraries()
         import torch
         from ultralytics.nn.autobackend import AutoBackend
 
@@ -201,6 +191,7 @@ def _present(weights: Path, *, allow_download: bool) -> Path:
         return weights
     if not allow_download:
         raise DetectorError(f"{weights}: no such weights file; downloads are off unless asked for")
+    quiet_libraries()
     from ultralytics.utils.downloads import attempt_download_asset
 
     try:
