@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -55,7 +55,16 @@ class LabelledTracklet:
     vectors: dict[Modality, NDArray[np.float32]]
 
 
-def pair_similarities(tracklets: Sequence[LabelledTracklet]) -> dict[ModalityPair, Similarities]:
+def mean_vectors(tracklets: Sequence[LabelledTracklet]) -> dict[Modality, NDArray[np.float32]]:
+    """Mean vector (D,) float32 of each modality: what all its vehicles share."""
+    vectors: dict[Modality, list[NDArray[np.float32]]] = defaultdict(list)
+    for tracklet in tracklets:
+        for modality, vector in tracklet.vectors.items():
+            vectors[modality].append(vector)
+    return {modality: np.mean(found, axis=0).astype(np.float32) for modality, found in sorted(vectors.items())}
+
+
+def pair_similarities(tracklets: Sequence[LabelledTracklet], centring: Calibration) -> dict[ModalityPair, Similarities]:
     """Similarities of every two tracklets of different cameras, and whether both are one vehicle, by modality pair."""
     found: dict[ModalityPair, list[tuple[float, bool]]] = defaultdict(list)
     for first, second in combinations(tracklets, 2):
@@ -63,8 +72,8 @@ def pair_similarities(tracklets: Sequence[LabelledTracklet]) -> dict[ModalityPai
             continue
         for modality, vector in first.vectors.items():
             for other, candidate in second.vectors.items():
-                is_same = first.vehicle == second.vehicle
-                found[modality_pair(modality, other)].append((float(vector @ candidate), is_same))
+                similarity = float(centring.centred(modality, vector) @ centring.centred(other, candidate))
+                found[modality_pair(modality, other)].append((similarity, first.vehicle == second.vehicle))
     return {
         pair: (np.array([row[0] for row in rows]), np.array([row[1] for row in rows], bool))
         for pair, rows in sorted(found.items())
@@ -166,9 +175,10 @@ def _fit(sites: Sequence[Sequence[LabelledTracklet]]) -> Calibration:
     models = {tracklet.model_id for site in sites for tracklet in site}
     if len(models) != 1:
         _fail(f"wanted vectors of one embedder, got {', '.join(sorted(models)) or 'none'}")
+    centring = Calibration(models.pop(), {}, mean_vectors([tracklet for site in sites for tracklet in site]))
     found: dict[ModalityPair, list[Similarities]] = defaultdict(list)
     for site in sites:
-        for pair, similarities in pair_similarities(site).items():
+        for pair, similarities in pair_similarities(site, centring).items():
             found[pair].append(similarities)
     table = Table("pair", "same", "different", "AUC", "slope", "intercept", title="Similarity as evidence")
     fits = {}
@@ -179,7 +189,7 @@ def _fit(sites: Sequence[Sequence[LabelledTracklet]]) -> Calibration:
         counts = (str(int(is_same.sum())), str(int((~is_same).sum())))
         table.add_row("~".join(pair), *counts, f"{quality:.3f}", f"{fit.slope:.2f}", f"{fit.intercept:.2f}")
     Console().print(table)
-    return Calibration(models.pop(), fits)
+    return replace(centring, fits=fits)
 
 
 def _fail(message: str) -> NoReturn:

@@ -181,6 +181,8 @@ class CameraWorker:
             stages = [pool.submit(self._prepare, should_stop), pool.submit(self._detect)]
             try:
                 self._follow(stages)
+                if self._services.trace is not None:
+                    self._services.trace.note_threads()
             finally:
                 self._is_aborted = True
                 for lane in self._lanes:

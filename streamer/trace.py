@@ -6,7 +6,10 @@ Both clocks are `time.monotonic`, which all processes of a host share. No decisi
 from __future__ import annotations
 
 import csv
-from collections import OrderedDict
+import os
+import threading
+from collections import OrderedDict, defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamer.sighting_codec import decode
@@ -15,7 +18,6 @@ from streamer.sightings import Sighting, SightingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
-    from pathlib import Path
 
     from streamer.bus import Consumer, Record
 
@@ -32,6 +34,7 @@ class SightingTrace:
     """
 
     def __init__(self, path: Path, monotonic: Callable[[], float]) -> None:
+        self._path = path
         self._file = path.open("w", newline="", buffering=1)
         self._writer = csv.writer(self._file)
         self._monotonic = monotonic
@@ -48,6 +51,11 @@ class SightingTrace:
         taken = self._taken.get((sighting.camera, sighting.occurred_at))
         if taken is not None:
             self._writer.writerow([sighting.sighting_id, sighting.kind.value, taken, self._monotonic()])
+
+    def note_threads(self) -> None:
+        """Writes `thread, cpu_s` of this process's threads into a file of its own, beside the other."""
+        with self._path.with_suffix(".threads.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(thread_seconds().items())
 
     def close(self) -> None:
         """Closes the file."""
@@ -103,3 +111,21 @@ def _sighting_id(payload: bytes) -> str | None:
     except SightingError:
         return None
     return message.sighting_id if isinstance(message, Sighting) else None
+
+
+def thread_seconds() -> dict[str, float]:
+    """CPU seconds of this process by Python's names of its threads.
+
+    Threads of native libraries are summed as `native`, those that have ended as `ended`. Linux alone tells; elsewhere
+    all is `ended`.
+    """
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    seconds: dict[str, float] = defaultdict(float)
+    tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    for task in Path("/proc/self/task").glob("*"):
+        # The name in parentheses may hold blanks; utime and stime are the 14th and 15th field of the whole.
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        seconds[names.get(int(task.name), "native")] += (int(fields[11]) + int(fields[12])) * tick_s
+    total = os.times()
+    seconds["ended"] = max(0.0, total.user + total.system - sum(seconds.values()))
+    return dict(seconds)

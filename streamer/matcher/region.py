@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
     from storage.matcher_state import StoredTracklet
     from storage.records import CameraWatermark
+    from streamer.matcher.calibration import Calibration
     from streamer.sightings import Heartbeat, Sighting
 
 
 class Region:
     """A region's tracklets and their decisions, without bus or database. Not thread-safe."""
 
-    def __init__(self, linker: Linker, watermarks: Watermarks, model_id: str) -> None:
+    def __init__(self, linker: Linker, watermarks: Watermarks, calibration: Calibration) -> None:
         self._linker = linker
         self._watermarks = watermarks
-        self._model_id = model_id
+        self._calibration = calibration
         self._open: dict[str, Tracklet] = {}
         #: Embeddings of another model than the gallery's: stored, not compared.
         self.foreign_vectors = 0
@@ -94,13 +95,15 @@ class Region:
         tracklet.ended_at = max(tracklet.ended_at, sighting.occurred_at.timestamp())
         tracklet.class_votes = dict(sighting.class_votes)
         for embedding in sighting.embeddings:
-            if sighting.model_id == self._model_id:
-                tracklet.vectors[embedding.modality] = embedding.vector
+            if sighting.model_id == self._calibration.model_id:
+                vector = self._calibration.centred(embedding.modality, embedding.vector)
+                tracklet.vectors[embedding.modality] = vector
             else:
                 self.foreign_vectors += 1
 
     def _from_storage(self, stored: StoredTracklet) -> Tracklet:
         record = stored.tracklet
+        embeddings = [found for found in stored.embeddings if found.model_id == self._calibration.model_id]
         return Tracklet(
             record.tracklet_id,
             record.camera,
@@ -108,7 +111,7 @@ class Region:
             record.started_at.timestamp(),
             record.ended_at.timestamp(),
             dict(record.class_votes),
-            {Modality(e.modality): e.vector for e in stored.embeddings if e.model_id == self._model_id},
+            {(m := Modality(found.modality)): self._calibration.centred(m, found.vector) for found in embeddings},
             is_ended=record.end_reason is not None,
         )
 

@@ -173,7 +173,7 @@ class MatcherWorker:
         region = Region(
             Linker(config, roads=self._roads, calibration=self._calibration),
             Watermarks(cameras, silence_s=config.camera_silence_s),
-            self._calibration.model_id,
+            self._calibration,
         )
         now = message.watermark if isinstance(message, Heartbeat) else message.occurred_at
         seen_since = now - timedelta(seconds=config.time_to_live_s)

@@ -6,7 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from reid.modality import Modality
-from streamer.calibrate import LabelledTracklet, app, pair_similarities, ranking_quality
+from streamer.calibrate import LabelledTracklet, app, mean_vectors, pair_similarities, ranking_quality
+from streamer.matcher.calibration import Calibration
 
 
 def _tracklet(camera: str, vehicle: str, modality: Modality, direction: int) -> LabelledTracklet:
@@ -19,13 +20,29 @@ def test_pairs_are_those_of_different_cameras_by_modality_pair() -> None:
             _tracklet("a", "1", Modality.VISIBLE, 0),
             _tracklet("a", "2", Modality.VISIBLE, 1),
             _tracklet("b", "1", Modality.THERMAL, 0),
-        ]
+        ],
+        Calibration("m", {}),
     )
 
     assert list(pairs) == [(Modality.THERMAL, Modality.VISIBLE)]
     similarity, is_same = pairs[Modality.THERMAL, Modality.VISIBLE]
     assert similarity.tolist() == [1.0, 0.0]
     assert is_same.tolist() == [True, False]
+
+
+def test_what_all_of_a_modality_share_is_taken_out() -> None:
+    shared = np.array([3, 0, 0, 0], np.float32)
+    own = np.eye(4, dtype=np.float32)
+    tracklets = [
+        LabelledTracklet(camera, vehicle, "m", {modality: (shared * sign + own[direction]) / np.sqrt(10)})
+        for camera, modality, sign in (("a", Modality.VISIBLE, 1), ("b", Modality.THERMAL, -1))
+        for vehicle, direction in (("1", 1), ("2", 2))
+    ]
+
+    centring = Calibration("m", {}, mean_vectors(tracklets))
+    similarity, is_same = pair_similarities(tracklets, centring)[Modality.THERMAL, Modality.VISIBLE]
+
+    assert np.allclose(similarity, np.where(is_same, 1.0, -1.0), atol=1e-5)
 
 
 def test_ranking_quality_is_the_share_of_pairs_in_order() -> None:

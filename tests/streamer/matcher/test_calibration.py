@@ -52,11 +52,22 @@ def test_a_pair_has_no_order_and_an_unknown_pair_a_default() -> None:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     pair = modality_pair(Modality.NEAR_INFRARED, Modality.VISIBLE)
-    calibration = Calibration("porsche-1", {pair: Logistic(9.5, -4.25, 120)})
+    centre = np.array([0.25, -0.5], np.float32)
+    calibration = Calibration("porsche-1", {pair: Logistic(9.5, -4.25, 120)}, {Modality.VISIBLE: centre})
 
     save_calibration(tmp_path / "c.json", calibration)
+    back = load_calibration(tmp_path / "c.json")
 
-    assert load_calibration(tmp_path / "c.json") == calibration
+    assert (back.model_id, back.fits) == (calibration.model_id, calibration.fits)
+    assert np.array_equal(back.centres[Modality.VISIBLE], centre)
+
+
+def test_centring_keeps_unit_norm_and_leaves_an_unknown_modality_alone() -> None:
+    calibration = Calibration("m", {}, {Modality.VISIBLE: np.array([0.6, 0.0], np.float32)})
+    vector = np.array([0.6, 0.8], np.float32)
+
+    assert np.allclose(calibration.centred(Modality.VISIBLE, vector), [0.0, 1.0])
+    assert calibration.centred(Modality.THERMAL, vector) is vector
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"model_id": "m", "fits": [{"pair": ["visible"]}]}'])
