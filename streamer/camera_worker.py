@@ -1,6 +1,6 @@
 """A camera worker: decode threads, one batched detector, a tracker and a book per camera, in a process of its own.
 
-Three stages in a line, each a thread, with queues of two batches between them: *prepare* takes frames from the cameras,
+Three stages in a line, each a thread, with a queue of one batch between two: *prepare* takes frames from the cameras,
 asks the motion gate and converts; *detect* runs the network; *follow* tracks, chooses crops and publishes. A full queue
 makes the stage before it wait, up to the cameras: a file's decoder then waits too, a live camera drops its oldest
 frame and counts it. A stage that fails brings the whole worker down; the supervisor starts it anew, and what was in
@@ -47,7 +47,7 @@ ASSUMED_FPS = 25.0
 IDLE_S = 0.05
 #: How soon a file that is ahead of the others is looked at again.
 _HELD_S = 0.002
-_BATCHES_BETWEEN_STAGES = 2
+_BATCHES_BETWEEN_STAGES = 1
 _BANDS = {modality: number for number, modality in enumerate(Modality, start=1)}
 #: States that a stop leaves as they are.
 _SETTLED = (RowState.FINISHED, RowState.FAILED)

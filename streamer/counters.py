@@ -62,11 +62,12 @@ class Field(IntEnum):
     BATCHES = 22
     RESTARTS = 23
     FAILURES = 24
-    #: Wall-clock seconds of work, by what was done.
+    #: Wall-clock seconds of a camera worker's stages.
     PREPARE_S = 25
     DETECT_S = 26
     TRACK_S = 27
     PUBLISH_S = 28
+    #: CPU seconds of embedder and matcher while at work.
     WORK_S = 29
 
 

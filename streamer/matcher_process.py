@@ -80,15 +80,14 @@ def _match(matcher: MatcherWorker, consumer: Consumer, context: ChildContext, ro
     looked_s = -_LAG_PERIOD_S
     while not context.is_told(Order.STOP_ALL):
         is_draining = context.is_told(Order.DRAIN)
-        began = time.monotonic()
+        began = time.process_time()
         handled = matcher.step(timeout_s=POLL_S)
         counters, now = matcher.counters, time.monotonic()
         row[Field.HANDLED] = base[Field.HANDLED] + counters.messages
         row[Field.SIGHTINGS] = base[Field.SIGHTINGS] + counters.sightings
         row[Field.VEHICLES] = base[Field.VEHICLES] + counters.vehicles
         row[Field.LAST_ALIVE_AT] = time.time()
-        if handled:
-            row.add(Field.WORK_S, now - began)
+        row.add(Field.WORK_S, time.process_time() - began)
         if now - looked_s >= _LAG_PERIOD_S or is_draining:
             row[Field.LAG], looked_s = consumer.lag(), now
         if is_draining and not handled and not row[Field.LAG]:
