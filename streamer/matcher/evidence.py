@@ -80,7 +80,7 @@ def forbids(first: Tracklet, second: Tracklet, roads: RoadGraph) -> str | None:
     """The hard rule that keeps the two from being one vehicle, in words, or None."""
     gap = gap_s(first, second)
     if second.camera == first.camera:
-        return "twice in one view at one time" if gap < 0 else None
+        return "twice in one view at one time" if gap <= 0 else None
     travel = roads.travel_time(second.camera, first.camera)
     if travel is None:
         return f"no road between {first.camera} and {second.camera}"
