@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -107,8 +108,23 @@ def label_tracklets(url: str, truth: TruthBoxes, name: str) -> list[LabelledTrac
         vehicle = _true_vehicle(record.camera, paths[record.tracklet_id], boxes)
         if vehicle is not None and vectors:
             model_id = entry.embeddings[0].model_id
-            labelled.append(LabelledTracklet(record.camera, f"{name}/{vehicle}", model_id, vectors))
+            labelled.append(LabelledTracklet(record.camera, f"{name}-{vehicle}", model_id, vectors))
     return labelled
+
+
+def trained_vehicles(path: Path) -> set[str]:
+    """The vehicles of a `samples.csv` that a network was trained on: those of its split `train`.
+
+    Raises:
+        EvaluationError: No such file, or one without the columns `vehicle` and `split`.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row["vehicle"] for row in csv.DictReader(file) if row["split"] == "train"}
+    except OSError as error:
+        raise EvaluationError(f"{path}: {error.strerror or error}") from error
+    except KeyError as error:
+        raise EvaluationError(f"{path}: wanted the columns vehicle and split, {error} is missing") from error
 
 
 def _read(url: str) -> tuple[dict[str, PathPoints], list[StoredTracklet]]:
@@ -152,21 +168,26 @@ def _true_vehicle(camera: str, path: PathPoints, boxes: Frames) -> str | None:
 def main(
     database: Annotated[list[str], typer.Option(help="URL of a run's database; may be given several times.")],
     truth: Annotated[list[Path], typer.Option(help="truth.csv of that run's site; as many as databases.")],
+    trained_on: Annotated[
+        Path | None, typer.Option(help="samples.csv of `reid.site_crops`: vehicles of its split `train` are left out.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the fits here; `matcher.calibration` reads them.")] = None,
 ) -> None:
     """Fit what a similarity says for two tracklets being one vehicle, from runs whose truth is known.
 
-    Tracklets of vehicles that the embedder was trained on look better than any it will meet: leave them out.
+    Vehicles that the embedder was trained on look more alike to it than any that it will meet: leave them out. A
+    vehicle's name is its site's folder and its number in the truth, `site_train-44`.
     """
     if len(database) != len(truth):
         _fail(f"wanted one --truth for each --database, got {len(truth)} and {len(database)}")
     labelled: list[list[LabelledTracklet]] = []
     try:
         for url, path in zip(database, truth, strict=True):
-            labelled.append(label_tracklets(url, read_truth(path), str(path)))
+            labelled.append(label_tracklets(url, read_truth(path), path.resolve().parent.name))
+        known = trained_vehicles(trained_on) if trained_on else set()
     except (StorageError, EvaluationError) as error:
         _fail(str(error))
-    calibration = _fit(labelled)
+    calibration = _fit([[tracklet for tracklet in site if tracklet.vehicle not in known] for site in labelled])
     if out is not None:
         save_calibration(out, calibration)
 

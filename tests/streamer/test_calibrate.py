@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from reid.modality import Modality
-from streamer.calibrate import LabelledTracklet, app, mean_vectors, pair_similarities, ranking_quality
+from streamer.calibrate import LabelledTracklet, app, mean_vectors, pair_similarities, ranking_quality, trained_vehicles
 from streamer.matcher.calibration import Calibration
 
 
@@ -50,6 +50,13 @@ def test_ranking_quality_is_the_share_of_pairs_in_order() -> None:
     quality = ranking_quality(np.array([0.9, 0.4, 0.5, 0.1]), np.array([True, True, False, False]))
 
     assert quality == pytest.approx(0.75)
+
+
+def test_vehicles_trained_on_are_those_of_split_train(tmp_path: Path) -> None:
+    samples = tmp_path / "samples.csv"
+    samples.write_text("path,vehicle,split\na.jpg,site-1,train\nb.jpg,site-2,val\n")
+
+    assert trained_vehicles(samples) == {"site-1"}
 
 
 def test_bad_input_is_one_line_and_exit_2(tmp_path: Path) -> None:
