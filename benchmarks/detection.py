@@ -118,7 +118,10 @@ def speed_table(detector: VehicleDetector, image: Image, rounds: int) -> Table:
     stages: dict[str, tuple[int, Callable[[], object]]] = {
         "letterbox": (1, lambda: place.draw(image, canvas)),
         "read output, suppress": (1, lambda: detector._read(output, place, size)),
-        "network, 1 at a time": (1, lambda: list(network.run([canvas], [Letterbox.fit(detector.image_size, size)]))),
+        "network, 1 at a time": (
+            1,
+            lambda: list(network.run([canvas], [Letterbox.fit(detector.image_size, detector.image_size)])),
+        ),
     }
     for batch in (1, 2, 4, 8):
         stages[f"detect(), {batch} pictures"] = (batch, partial(detector.detect, [image] * batch))

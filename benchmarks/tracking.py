@@ -104,8 +104,8 @@ def roboflow(name: str, **settings: float) -> Callable[[float], Track]:
 def candidates() -> dict[str, Callable[[float], Track]]:
     """The trackers to compare, by the name they are printed under."""
     named = {
-        "VehicleTracker (ByteTrack, as shipped)": ours(),
-        "ultralytics ByteTrack, its defaults": ultralytics("bytetrack"),
+        "VehicleTracker (OC-SORT, as shipped)": ours(),
+        "ultralytics ByteTrack": ultralytics("bytetrack"),
         "ultralytics OC-SORT": ultralytics("ocsort"),
         "ultralytics OC-SORT + low scores": ultralytics("ocsort", use_byte=True),
         "ultralytics BoT-SORT, no camera motion": ultralytics("botsort"),

@@ -77,8 +77,15 @@ def test_a_weak_detection_keeps_a_vehicle_and_starts_none() -> None:
     for frame in range(5):
         tracker.update(detections(_car(frame)))
     for frame in range(5, 15):
-        given = detections(_car(frame), _car(frame, lane=3), confidence=0.15)
+        given = detections(_car(frame), _car(frame, lane=3), confidence=0.3)
         assert [vehicle.number for vehicle in tracker.update(given)] == [1]
+
+
+def test_what_is_hardly_there_is_not_looked_at() -> None:
+    tracker = VehicleTracker(frame_rate=FRAME_RATE)
+    for frame in range(5):
+        tracker.update(detections(_car(frame)))
+    assert tracker.update(detections(_car(5), confidence=0.2)) == []
 
 
 def test_no_number_is_given_twice() -> None:
