@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 
+from detector.networks import LOADER_ERRORS, DetectorError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -51,9 +53,14 @@ def vehicle_network(weights: Path, class_names: Sequence[str], pictures: Tensor)
             normalisation was folded away.
 
     Raises:
+        DetectorError: The file is no torch checkpoint of Ultralytics'.
         KeyError: The checkpoint lacks one of the classes.
     """
-    source, _ = load_checkpoint(weights)
+    try:
+        source, _ = load_checkpoint(weights)
+    except LOADER_ERRORS as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DetectorError(f"{weights}: not a checkpoint to train from: {line}") from error
     source = source.float().eval()
     network: nn.Module = MixedPrecisionNetwork(source.yaml, nc=len(source.names), verbose=False)
     copy_weights(source, network)

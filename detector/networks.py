@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -11,6 +12,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from detector.letterbox import Letterbox
+
+
+#: What Ultralytics' loaders raise for a file that is not a model of the kind its name says.
+LOADER_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    ImportError,
+    EOFError,
+    AssertionError,
+    pickle.UnpicklingError,
+)
 
 
 class DetectorError(Exception):

@@ -36,7 +36,7 @@ def main(  # noqa: PLR0913  # each one is an option of the command line
     pseudo_label: Annotated[
         Path | None, typer.Option(help="Folder of real clips; the start of each is labelled by the start weights.")
     ] = None,
-    hours: Annotated[float, typer.Option(help="Train for so long; whole epochs, learning rate fitted to them.")] = 0.7,
+    hours: Annotated[float, typer.Option(help="Train for about so long; the learning rate falls over it.")] = 0.7,
     every: Annotated[int, typer.Option(help="Train on each so-many-th frame of a site.")] = 4,
     pictures_per_clip: Annotated[int, typer.Option(help="Train on at most so many frames of a real clip.")] = 70,
     batch: Annotated[int, typer.Option(help="Pictures per step.")] = 16,

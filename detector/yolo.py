@@ -7,7 +7,6 @@ the default on a CPU, are run by `openvino_backend` and need neither the library
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from detector.detections import COCO_VEHICLES, Detections
 from detector.letterbox import Letterbox
-from detector.networks import DetectorError, Network
+from detector.networks import LOADER_ERRORS, DetectorError, Network
 from detector.openvino_backend import OpenVinoNetwork
 from detector.quiet import quiet_libraries
 from detector.suppression import suppress
@@ -28,19 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["DetectorError", "VehicleDetector"]
 
 _COCO_IDS = {str(name): number for number, name in COCO_VEHICLES.items()}
-
-#: What the library's loaders raise for a file that is not a model of the kind its name says.
-_LOADER_ERRORS = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    ImportError,
-    EOFError,
-    pickle.UnpicklingError,
-)
 
 
 class VehicleDetector:
@@ -145,7 +131,7 @@ class _UltralyticsNetwork:
             self._model: Any = AutoBackend(
                 model=str(weights), device=chosen, fp16=chosen.type != "cpu", verbose=False
             ).eval()
-        except _LOADER_ERRORS as error:
+        except LOADER_ERRORS as error:
             line = next(iter(str(error).splitlines()), type(error).__name__)
             raise DetectorError(f"{weights}: not a detector that Ultralytics can load: {line}") from error
         self.names: dict[int, str] = {int(row): str(name) for row, name in self._model.names.items()}
@@ -196,7 +182,7 @@ def _present(weights: Path, *, allow_download: bool) -> Path:
 
     try:
         found = Path(attempt_download_asset(weights))
-    except (*_LOADER_ERRORS, ConnectionError) as error:
+    except (*LOADER_ERRORS, ConnectionError) as error:
         raise DetectorError(f"{weights}: no such weights file, and it cannot be fetched: {error}") from error
     if not found.exists():
         raise DetectorError(f"{weights}: no such weights file, and Ultralytics publishes none of that name")

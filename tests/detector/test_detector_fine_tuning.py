@@ -10,7 +10,7 @@ from torch import nn
 
 from detector.dataset import TRAINED_CLASSES
 from detector.quiet import quiet_libraries
-from detector.yolo import VehicleDetector
+from detector.yolo import DetectorError, VehicleDetector
 from tests.detector.detector_builders import COCO_NAMES
 
 quiet_libraries()
@@ -82,3 +82,11 @@ def test_what_ships_loads_without_this_package(network: nn.Module, tmp_path: Pat
     assert type(shipped) is DetectionModel
     assert {parameter.dtype for parameter in shipped.parameters()} == {torch.float16}
     assert VehicleDetector(tmp_path / "shipped.pt").image_size == (384, 640)
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    for name in ("notes.toml", "holiday.pt"):
+        (tmp_path / name).write_text("no network", encoding="utf-8")
+        with pytest.raises(DetectorError, match=name) as caught:
+            vehicle_network(tmp_path / name, KEPT, PICTURES)
+        assert "\n" not in str(caught.value)
