@@ -135,6 +135,7 @@ def run_ours(videos: list[Path], workers: int, batch_size: int) -> Measured:
             "vehicles": board.stage(MATCHER).count(Field.VEHICLES),
             "latency": _latencies(folder),
             "stages": _stages(board, folder),
+            "busy": _busy(board, wall_s),
         }
         return Measured(sum(item.decoded for item in accounts), wall_s, cpu_s, sampler.peak_mib, extra)
 
@@ -188,9 +189,16 @@ def _stages(board: Board, folder: Path) -> dict[str, float]:
     return seconds
 
 
+def _busy(board: Board, wall_s: float) -> dict[str, float]:
+    """Share of the time in which each of the camera workers' stages was at work, or held up by a full machine."""
+    rows = [board.stage(name) for name in board.stages if name.startswith("cameras-")]
+    fields = {"take, convert": Field.PREPARE_S, "detect": Field.DETECT_S, "track, crops, publish": Field.TRACK_S}
+    return {name: sum(row[field] for row in rows) / wall_s / len(rows) for name, field in fields.items()}
+
+
 def run_rival(videos: list[Path], weights: Path, size: tuple[int, int]) -> Measured:
     """`YOLO.track()` over each clip; in this process, which was made for it."""
-    from detector.yolo import quiet_libraries
+    from detector.quiet import quiet_libraries
 
     quiet_libraries()
     from ultralytics import YOLO
@@ -293,6 +301,7 @@ def report(ours: Measured, rivals: dict[str, Measured], bound: Measured) -> None
     print(f"ours: {extra['crops']} crops, {extra['sightings']} sightings, {extra['vehicles']} vehicles")
     for kind, (half, most) in extra["latency"].items():
         print(f"from decoded frame to database, {kind:6}: p50 {1000 * half:6.0f} ms   p95 {1000 * most:6.0f} ms")
+    print("at work: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in extra["busy"].items()))
     total = sum(extra["stages"].values())
     for name, seconds in sorted(extra["stages"].items(), key=lambda pair: -pair[1]):
         print(f"{name:28} {seconds:7.1f} s  {100 * seconds / total:5.1f} %")

@@ -143,7 +143,7 @@ class Scene:
         self._jpeg: bytes | None = None
 
     def hold(self) -> Scene:
-        """Shrinks a scene of twice the width. Call it before keeping one beyond its frame: 4K then costs what HD does."""
+        """Shrinks a scene of twice the width; for one that outlives its frame, so that 4K costs what HD does."""
         if self.image.shape[1] >= 2 * self._width:
             self._shrink(cv2.INTER_LINEAR)
         return self
