@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.errors import ReidError
+from reid.backend import Backend, EmbedderError, EmbedderInfo
 from reid.modality import Modality
 
-
-class EmbedderError(ReidError):
-    """Weights that can't be loaded, or crops that can't be embedded."""
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedderInfo:
-    """What an embedder makes.
-
-    Attributes:
-        model_id: name and a short hash of the weights: vectors of different ids can't be compared.
-        dimension: length of an embedding.
-        crop_height: height the network wants, pixels.
-        crop_width: width the network wants, pixels.
-    """
-
-    model_id: str
-    dimension: int
-    crop_height: int
-    crop_width: int
+__all__ = ["Embedder", "EmbedderError", "EmbedderInfo", "prepare_crop"]
 
 
 def prepare_crop(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -59,16 +38,6 @@ def prepare_crop(image: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     shrinks = image.shape[0] >= height and image.shape[1] >= width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method), np.uint8)
-
-
-class Backend(Protocol):
-    """A network that is loaded and ready."""
-
-    info: EmbedderInfo
-
-    def embed(self, pixels: dict[Modality, NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Embed per modality (B_m, H, W, 3) pictures: (sum of B_m, D) unit norm, in the mapping's order."""
-        ...
 
 
 class Embedder:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import openvino
 import torch
 import typer
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from reid.errors import ReidError
 from reid.modality import Modality
 from reid.model import Porsche, normalise
 from reid.openvino_backend import FORMAT, METADATA, TRUNK, OpenVinoBackend, stem_file
+from reid.quiet import openvino
 
 MAX_DIFFERENCE = 1e-3
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
-from reid.embedder import EmbedderError, EmbedderInfo
+from reid.backend import EmbedderError, EmbedderInfo
 from reid.modality import Modality
+from reid.quiet import openvino
 
 METADATA = "metadata.json"
 FORMAT = "reid-openvino-1"

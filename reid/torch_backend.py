@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reid.backend import EmbedderError, EmbedderInfo
 from reid.checkpoint import load_network
-from reid.embedder import EmbedderError, EmbedderInfo
 from reid.errors import CheckpointError
 from reid.modality import Modality
 from reid.model import normalise
