@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: The exit status when the program can't start, and when it ran but gave something up.
 CANNOT_START, INCOMPLETE = 2, 1
+#: Where the output is no terminal, a table is this wide, so that a vehicle's way stays on few lines.
+NARROWEST = 140
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -71,7 +73,7 @@ def _run(site: SiteConfig, role: str, *, quiet: bool) -> int:
 
     if role not in tuple(Role):
         _fail(f"--role: wanted {', '.join(Role)}, got {role}")
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=NARROWEST)
     level = logging.WARNING if quiet or console.is_terminal else logging.INFO
     set_up_logging(level)
     supervisor = Supervisor(site, Role(role), log_level=level)
@@ -117,6 +119,11 @@ def _conclude(supervisor: Supervisor, outcome: Outcome, console: Console) -> int
     failed = {name: row.note for name, row in rows.items() if row.state is RowState.FAILED}
     for name, reason in failed.items():
         print(f"{name}: {reason}", file=sys.stderr)
+    for stage in outcome.given_up:
+        print(
+            f"{stage}: given up, it died too often: {supervisor.board.stage(stage).note or 'see the log'}",
+            file=sys.stderr,
+        )
     if failed and len(failed) == len(rows):
         return CANNOT_START
     return INCOMPLETE if outcome.given_up else 0

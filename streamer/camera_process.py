@@ -54,6 +54,8 @@ def run_camera_worker(context: ChildContext, setup: CameraSetup) -> None:
     services = Services(
         site, client, _wait_for_embedder(client), publisher, CropStore(site.crops_dir), _tracker_of(site), trace
     )
+    # The first tracker loads its library: seconds that no frame should wait.
+    services.make_tracker(1.0)
     context.say_started()
     lanes = [_lane(camera, site, context.board) for camera in cameras]
     row.state = RowState.RUNNING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,7 @@ def cut(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]
         A view (h, w, 3), at least one pixel high and wide.
     """
     height, width = image.shape[:2]
-    x1, y1, x2, y2 = (float(value) for value in box)
+    x1, y1, x2, y2 = box.tolist()
     dx, dy = MARGIN * (x2 - x1), MARGIN * (y2 - y1)
     left, top = min(max(int(x1 - dx), 0), width - 1), min(max(int(y1 - dy), 0), height - 1)
     right, bottom = max(min(round(x2 + dx), width), left + 1), max(min(round(y2 + dy), height), top + 1)
@@ -265,8 +266,8 @@ def has_moved(
     before: tuple[float, float, float, float], after: NDArray[np.float32], share: float, scaled_by: float
 ) -> bool:
     """Whether the centre went further than `share` of the height, or the height changed by more than `scaled_by`."""
-    x1, y1, x2, y2 = (float(value) for value in after)
+    x1, y1, x2, y2 = after.tolist()
     height_before, height_after = max(before[3] - before[1], 1.0), max(y2 - y1, 1.0)
-    shift = np.hypot(x1 + x2 - before[0] - before[2], y1 + y2 - before[1] - before[3]) / 2
+    shift = math.hypot(x1 + x2 - before[0] - before[2], y1 + y2 - before[1] - before[3]) / 2
     ratio = max(height_before / height_after, height_after / height_before)
-    return bool(shift > share * height_before or ratio > scaled_by)
+    return shift > share * height_before or ratio > scaled_by

@@ -52,7 +52,8 @@ def run_matcher(context: ChildContext, setup: MatcherSetup) -> None:
         matcher = MatcherWorker(site, database, consumer, CropStore(site.crops_dir))
         context.say_started()
         row.state = RowState.RUNNING
-        _match(matcher, consumer, context, row)
+        # A consumer that has no partition yet sees no lag either: a group's join takes up to its session timeout.
+        _match(matcher, consumer, context, row, 0.0 if site.bus == "memory" else site.bus.session_timeout_s)
         consumer.close()
         database.close()
     except (NewerSchemaError, CalibrationError) as error:
@@ -74,21 +75,28 @@ def _consumer(site: SiteConfig, database: Database, trace: Path | None) -> Consu
     return consumer if trace is None else TracingConsumer(consumer, trace, time.monotonic)
 
 
-def _match(matcher: MatcherWorker, consumer: Consumer, context: ChildContext, row: Row) -> None:
+def _match(matcher: MatcherWorker, consumer: Consumer, context: ChildContext, row: Row, quiet_s: float) -> None:
     # A restarted matcher goes on counting where the one before it stopped.
     base = {field: row[field] for field in (Field.HANDLED, Field.SIGHTINGS, Field.VEHICLES)}
-    looked_s = -_LAG_PERIOD_S
+    looked_s = busy_s = time.monotonic()
     while not context.is_told(Order.STOP_ALL):
-        is_draining = context.is_told(Order.DRAIN)
         began = time.process_time()
         handled = matcher.step(timeout_s=POLL_S)
-        counters, now = matcher.counters, time.monotonic()
-        row[Field.HANDLED] = base[Field.HANDLED] + counters.messages
-        row[Field.SIGHTINGS] = base[Field.SIGHTINGS] + counters.sightings
-        row[Field.VEHICLES] = base[Field.VEHICLES] + counters.vehicles
-        row[Field.LAST_ALIVE_AT] = time.time()
+        now_s = time.monotonic()
+        _report(matcher, base, row)
         row.add(Field.WORK_S, time.process_time() - began)
-        if now - looked_s >= _LAG_PERIOD_S or is_draining:
-            row[Field.LAG], looked_s = consumer.lag(), now
-        if is_draining and not handled and not row[Field.LAG]:
+        is_draining = context.is_told(Order.DRAIN)
+        if is_draining or now_s - looked_s >= _LAG_PERIOD_S:
+            row[Field.LAG], looked_s = consumer.lag(), now_s
+        if handled or row[Field.LAG] or not is_draining:
+            busy_s = now_s
+        elif now_s - busy_s >= quiet_s:
             return
+
+
+def _report(matcher: MatcherWorker, base: dict[Field, float], row: Row) -> None:
+    counters = matcher.counters
+    row[Field.HANDLED] = base[Field.HANDLED] + counters.messages
+    row[Field.SIGHTINGS] = base[Field.SIGHTINGS] + counters.sightings
+    row[Field.VEHICLES] = base[Field.VEHICLES] + counters.vehicles
+    row[Field.LAST_ALIVE_AT] = time.time()

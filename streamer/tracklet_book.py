@@ -218,7 +218,7 @@ class TrackletBook:
         view = cut(image, box)
         quality = bound * sharpness(view)
         if quality > wanted:
-            x1, y1, x2, y2 = (float(value) for value in box)
+            x1, y1, x2, y2 = box.tolist()
             crop = VehicleCrop(
                 view.copy(), quality, moment.captured_at, moment.modality, (x1, y1, x2, y2), scene.hold()
             )

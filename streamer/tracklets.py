@@ -165,7 +165,7 @@ class Tracklet:
         # A detector that is sure of nothing must still leave a class behind.
         self._votes[vehicle.vehicle_class] += max(vehicle.confidence, 1e-6)
         if self._anchor is None or has_moved(self._anchor, vehicle.box, STILL_SHARE, STILL_SCALE):
-            x1, y1, x2, y2 = (float(value) for value in vehicle.box)
+            x1, y1, x2, y2 = vehicle.box.tolist()
             self._anchor, self._still_since_s = (x1, y1, x2, y2), moment.time_s
         if not self._is_redundant(moment.time_s):
             self._points.append((moment.frame, moment.time_s, vehicle.box))

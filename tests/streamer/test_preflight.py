@@ -114,7 +114,7 @@ def test_a_hub_name_needs_permission_to_download(tmp_path: Path, good: dict[str,
 @pytest.mark.parametrize(
     ("changes", "culprit"),
     [
-        ({"database": "mysql://root@localhost/x"}, "database"),
+        ({"database": "mysql://tracker@localhost/x"}, "database"),
         ({"database": "sqlite:///crops/../site.yaml"}, "database"),
         ({"outbox": {"path": "."}}, "outbox"),
     ],

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from streamer.config import load_site
+from streamer.config import SiteConfig, load_site
 from streamer.counters import Field, RowState
 from streamer.health import Accounts
-from streamer.supervisor import EMBEDDER, MATCHER, Supervisor
+from streamer.supervisor import EMBEDDER, MATCHER, Role, Supervisor
+from tests.streamer.bus.test_kafka_bus import Broker, broker_binary
 from tests.streamer.site_files import demo_site, streamer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -79,10 +80,14 @@ class Killer:
                 self.has_struck = True
 
 
-def run_and_kill(folder: Path, stage: str | None, is_time: Callable[[Supervisor], bool]) -> Supervisor:
+def two_cameras(folder: Path, **changes: Any) -> SiteConfig:  # noqa: ANN401 - any key of the site file
     folder.mkdir()
-    site = demo_site(folder, ("cam1", "cam3"), detector={"motion_gate": False}, status_period_s=0.5)
-    supervisor = Supervisor(load_site(site))
+    defaults: dict[str, Any] = {"detector": {"motion_gate": False}, "status_period_s": 0.5}
+    return load_site(demo_site(folder, ("cam1", "cam3"), **(defaults | changes)))
+
+
+def run_and_kill(folder: Path, stage: str | None, is_time: Callable[[Supervisor], bool]) -> Supervisor:
+    supervisor = Supervisor(two_cameras(folder))
     killer = Killer(supervisor, stage or "", is_time if stage else lambda _: False)
     try:
         supervisor.start()
@@ -118,6 +123,47 @@ def test_a_killed_worker_costs_no_tracklet(tmp_path: Path, undisturbed: list[Any
         assert (accounts.frames_in_flight, accounts.crops_in_flight) == (0, 0)
         assert accounts.dropped == 0 or stage == "cameras-0"
         assert accounts.crops_dropped == 0 or stage == "cameras-0"
+
+
+def run(site: SiteConfig, role: Role = Role.ALL) -> None:
+    """Runs to the end; a matcher by itself until it has read all there is."""
+    supervisor = Supervisor(site, role)
+    is_service = role is Role.MATCHER
+    try:
+        supervisor.start()
+        if is_service:
+            supervisor.stop()
+        assert supervisor.run().is_drained
+    finally:
+        supervisor.close()
+
+
+def test_the_number_of_workers_changes_nothing_of_what_is_said(tmp_path: Path, undisturbed: list[Any]) -> None:
+    run(two_cameras(tmp_path / "run", workers=2))
+
+    assert tracklets(tmp_path / "run" / "test.db") == undisturbed
+
+
+def test_edge_and_matcher_apart_say_the_same_as_together(tmp_path: Path, undisturbed: list[Any]) -> None:
+    site = two_cameras(tmp_path / "run")
+    run(site, Role.EDGE)
+    assert tracklets(tmp_path / "run" / "test.db") == []
+    run(site, Role.MATCHER)
+
+    assert tracklets(tmp_path / "run" / "test.db") == undisturbed
+
+
+@pytest.mark.integration
+def test_kafka_between_them_changes_nothing(tmp_path: Path, undisturbed: list[Any]) -> None:
+    broker = Broker(broker_binary())
+    broker.start()
+    try:
+        bus = {"bootstrap_servers": [broker.address], "session_timeout_s": 6, "partitions": 2}
+        run(two_cameras(tmp_path / "run", bus=bus))
+    finally:
+        broker.stop()
+
+    assert tracklets(tmp_path / "run" / "test.db") == undisturbed
 
 
 def test_an_order_to_stop_ends_tracklets_and_matches_them(tmp_path: Path) -> None:
