@@ -199,7 +199,8 @@ class OutboxConfig(_Section):
 class MatcherConfig(_Section):
     """How tracklets become vehicles. Every time is event time."""
 
-    settle_s: PositiveFloat = 3.0
+    #: Tracklets that end within such a window are decided together: longer is better, and later.
+    settle_s: PositiveFloat = 6.0
     allowed_lateness_s: PositiveFloat = 30.0
     #: A camera that says nothing for this long no longer holds the others back.
     camera_silence_s: PositiveFloat = 30.0
@@ -211,7 +212,7 @@ class MatcherConfig(_Section):
     #: What similarity says, per pair of modalities; belongs to the embedder's weights.
     calibration: str = str(WEIGHTS / "porsche-small.calibration.json")
     #: Log-odds that two tracklets which the road does not keep apart are one vehicle, before any look at them.
-    prior_log_odds: float = 0.0
+    prior_log_odds: float = -0.5
 
 
 class SiteConfig(_Section):

@@ -18,7 +18,7 @@ _CLASS_ERROR = 0.1
 #: How often two vehicles picked at random are of one class: cars prevail on any road.
 _CLASS_CHANCE = 0.6
 #: Log-odds that a vehicle is seen a second time in one view: a broken tracklet, or a return. Most never are.
-_AGAIN_IN_VIEW = -2.0
+_AGAIN_IN_VIEW = -3.0
 
 
 @dataclass(frozen=True, slots=True)
