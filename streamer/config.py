@@ -11,7 +11,6 @@ import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
@@ -22,7 +21,6 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -127,7 +125,8 @@ class DetectorConfig(_Section):
     #: A file or folder that Ultralytics can load; `yolo11n.pt` and other hub names need `allow_download`.
     weights: str = str(WEIGHTS / "yolo11n-vehicles_int8_openvino_model")
     weights_by_modality: dict[Modality, str] = {}
-    #: Height and width in pixels; None: the smallest multiple of 32 that the model allows and the cameras fit.
+    #: Height and width in pixels of the network's input, multiples of 32; None: 384 x 640, which fits 16:9, or what an
+    #: exported network was made for.
     image_size: tuple[PositiveInt, PositiveInt] | None = None
     confidence: Fraction = 0.1
     iou: Fraction = 0.6
@@ -201,7 +200,6 @@ class MatcherConfig(_Section):
 
     #: Tracklets that end within such a window are decided together: longer is better, and later.
     settle_s: PositiveFloat = 6.0
-    allowed_lateness_s: PositiveFloat = 30.0
     #: A camera that says nothing for this long no longer holds the others back.
     camera_silence_s: PositiveFloat = 30.0
     #: Longest stay in a view on the way between two cameras that no link joins directly.
@@ -222,7 +220,6 @@ class SiteConfig(_Section):
     cameras: Annotated[tuple[CameraConfig, ...], Field(min_length=1)]
     database: str
     crops_dir: Path = Path("crops")
-    timezone: str = "UTC"
     regions: Annotated[tuple[Identifier, ...], Field(min_length=1)] = ("main",)
     links: tuple[LinkConfig, ...] | None = None
     #: Camera worker processes; cameras are dealt to them in turn.
@@ -236,15 +233,6 @@ class SiteConfig(_Section):
     outbox: OutboxConfig = OutboxConfig()
     matcher: MatcherConfig = MatcherConfig()
     status_period_s: PositiveFloat = 2.0
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"not a time zone of the IANA list, such as Europe/Berlin: {name}") from error
-        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
