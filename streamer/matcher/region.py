@@ -28,8 +28,6 @@ class Region:
         self._watermarks = watermarks
         self._calibration = calibration
         self._open: dict[str, Tracklet] = {}
-        #: Embeddings of another model than the gallery's: stored, not compared.
-        self.foreign_vectors = 0
 
     def restore(self, tracklets: Iterable[StoredTracklet], watermarks: Iterable[CameraWatermark]) -> None:
         """Takes up the state that the database holds, as if it had just been decided."""
@@ -94,12 +92,10 @@ class Region:
     def _update(self, tracklet: Tracklet, sighting: Sighting) -> None:
         tracklet.ended_at = max(tracklet.ended_at, sighting.occurred_at.timestamp())
         tracklet.class_votes = dict(sighting.class_votes)
-        for embedding in sighting.embeddings:
-            if sighting.model_id == self._calibration.model_id:
+        if sighting.model_id == self._calibration.model_id:
+            for embedding in sighting.embeddings:
                 vector = self._calibration.centred(embedding.modality, embedding.vector)
                 tracklet.vectors[embedding.modality] = vector
-            else:
-                self.foreign_vectors += 1
 
     def _from_storage(self, stored: StoredTracklet) -> Tracklet:
         record = stored.tracklet

@@ -62,6 +62,7 @@ class MatcherCounters:
     linked: int = 0
     vehicles: int = 0
     lost: int = 0
+    uncompared: int = 0
     crops_lost: int = 0
 
 
@@ -89,6 +90,7 @@ class MatcherWorker:
         self._roads = RoadGraph(site.links, dwell_s=site.matcher.dwell_s)
         self._regions: dict[str, Region] = {}
         self._offsets: dict[tuple[str, int], int | None] = {}
+        self._foreign_models: set[str] = set()
 
     def run(self, stop: StopSignal, *, poll_s: float = 0.25) -> None:
         """Steps until `stop` is set, which is looked at every `poll_s` seconds at least."""
@@ -134,7 +136,22 @@ class MatcherWorker:
         if isinstance(message, Heartbeat):
             self._hear(message, region, writer)
         elif self._store(message, writer):
+            self._note_model(message)
             self._assign(region.observe(message), writer)
+
+    def _note_model(self, sighting: Sighting) -> None:
+        """Counts vectors that the calibration is not for, and says so once a model: they are kept, not compared."""
+        if not sighting.embeddings or sighting.model_id == self._calibration.model_id:
+            return
+        self.counters.uncompared += len(sighting.embeddings)
+        if sighting.model_id not in self._foreign_models:
+            self._foreign_models.add(sighting.model_id)
+            _log.warning(
+                "vectors are not compared: the calibration is for another embedder",
+                embedder=sighting.model_id,
+                calibration=self._calibration.model_id,
+                remedy="python -m streamer.calibrate",
+            )
 
     def _hear(self, heartbeat: Heartbeat, region: Region, writer: Writer) -> None:
         is_finished = heartbeat.state is CameraState.FINISHED

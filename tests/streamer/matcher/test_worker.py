@@ -162,8 +162,9 @@ def test_a_tracklet_whose_end_never_comes_is_closed_with_its_session(crossing: S
 def test_vectors_of_another_model_are_kept_but_not_compared(crossing: Site) -> None:
     strange = [replace(m, model_id="other-2") if isinstance(m, Sighting) else m for m in STORY]
 
-    crossing.play(_payloads(strange))
+    worker, _ = crossing.play(_payloads(strange))
 
+    assert worker.counters.uncompared == 6
     assert len({vehicle for vehicle, _ in crossing.partition().values()}) == 3
 
 
