@@ -166,6 +166,7 @@ class CameraWorker:
         self._prepared: queue.Queue[list[Item]] = queue.Queue(_BATCHES_BETWEEN_STAGES)
         self._detected: queue.Queue[list[Item]] = queue.Queue(_BATCHES_BETWEEN_STAGES)
         self._turn = 0
+        self._batches_prepared = self._batches_followed = 0
         self._is_aborted = False
 
     def run(self, should_stop: Callable[[], bool]) -> None:
@@ -201,6 +202,7 @@ class CameraWorker:
                     lane.stream.ask_to_stop()
             batch = self._gather()
             if batch:
+                self._batches_prepared += 1
                 self._hand_on(self._prepared, batch)
             elif is_stopping:
                 break
@@ -289,9 +291,12 @@ class CameraWorker:
             self._deliver_answers(0.0 if is_open else IDLE_S)
             if batch is not None:
                 self._follow_batch(batch)
+                self._batches_followed += bool(batch)
                 is_open = bool(batch)
             for lane in self._lanes:
                 _report(lane)
+            if batch is not None or self._batches_prepared == self._batches_followed:
+                self._row[Field.ALIVE_S] = time.monotonic()
             self._row.add(Field.TRACK_S, time.perf_counter() - began)
             if not is_open:
                 self._shut_down()
@@ -401,7 +406,6 @@ def _report(lane: Lane) -> None:
         row[Field.LAST_CAPTURED_AT] = counters.last_captured_at.timestamp()
     if row.state is RowState.RECONNECTING and counters.message:
         row.note = counters.message
-    row[Field.LAST_ALIVE_AT] = time.time()
 
 
 def keep_alive_frames(frame_rate: float, max_seconds_lost: float) -> int:

@@ -29,6 +29,9 @@ _log = structlog.get_logger(__name__)
 FIRST_RESTART_S, LAST_RESTART_S, HELD_OUT_S = 0.5, 30.0, 60.0
 #: How long a child that was told to end at once may take.
 TERMINATE_S = 5.0
+#: A worker that has not got on with its work for so long is killed, and started again. Longer than any of its waits:
+#: the longest are for a database's lock, and for crops of an embedder that is away.
+HUNG_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class Child:
         self._started_s = self._monotonic()
 
     def watch(self, *, restart: bool) -> None:
-        """Looks after it: reads its report, and starts it again when it has died and its time has come."""
+        """Looks after it: reads its report, and starts it again when it has died or hangs, and its time has come."""
         self._read_report()
         if self.is_done:
             return
@@ -113,6 +116,9 @@ class Child:
                 self.start()
         elif self._process.exitcode is not None:
             self._bury(self._process.exitcode)
+        elif self.has_started and self._is_hung():
+            _log.warning("worker hangs, ending it", worker=self.stage, after_s=HUNG_S)
+            self._process.kill()
 
     def end(self, timeout_s: float = TERMINATE_S) -> None:
         """Ends it at once: SIGTERM, then SIGKILL. Blocks until it is gone."""
@@ -124,6 +130,10 @@ class Child:
         if self._report is not None:
             self._report.close()
             self._report = None
+
+    def _is_hung(self) -> bool:
+        alive_s = self._board.stage(self.stage)[Field.ALIVE_S]
+        return self._monotonic() - max(alive_s, self._started_s) > HUNG_S
 
     def _read_report(self) -> None:
         if self._report is None or not self._report.poll():

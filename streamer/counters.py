@@ -47,14 +47,15 @@ class Field(IntEnum):
     #: Sightings and pictures that could not be kept (a full disk).
     SIGHTINGS_LOST = 15
     PICTURES_LOST = 16
-    #: Unix seconds.
+    #: Unix seconds of event time.
     FIRST_CAPTURED_AT = 30
     #: A file's next frame; what lets one camera's file not run ahead of the others.
     REACHED_AT = 31
     #: Place of the band in `reid.modality.Modality`, plus 1; 0 while unknown.
     MODALITY = 32
     LAST_CAPTURED_AT = 17
-    LAST_ALIVE_AT = 18
+    #: Seconds of the monotonic clock, which all processes of a host share: when a worker last got on with its work.
+    ALIVE_S = 18
     #: Stages.
     HANDLED = 19
     VEHICLES = 20

@@ -96,7 +96,7 @@ class EmbeddingServer:
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
         self._row.state = RowState.RUNNING
         while not should_stop():
-            self._row[Field.LAST_ALIVE_AT] = time.time()
+            self._row[Field.ALIVE_S] = time.monotonic()
             jobs = self._gather()
             if jobs:
                 self._serve(jobs)

@@ -45,4 +45,4 @@ def _report(forwarder: KafkaForwarder, row: Row) -> None:
         _log.warning("kafka away, sightings wait in the outbox", reason=trouble)
     row[Field.HANDLED], row[Field.FAILURES] = forwarder.counts.sent, forwarder.counts.failed
     row.note = trouble
-    row[Field.LAST_ALIVE_AT] = time.time()
+    row[Field.ALIVE_S] = time.monotonic()

@@ -99,4 +99,4 @@ def _report(matcher: MatcherWorker, base: dict[Field, float], row: Row) -> None:
     row[Field.HANDLED] = base[Field.HANDLED] + counters.messages
     row[Field.SIGHTINGS] = base[Field.SIGHTINGS] + counters.sightings
     row[Field.VEHICLES] = base[Field.VEHICLES] + counters.vehicles
-    row[Field.LAST_ALIVE_AT] = time.time()
+    row[Field.ALIVE_S] = time.monotonic()

@@ -329,28 +329,29 @@ class Supervisor:
 
     def _advance(self) -> bool:
         """Gives the next order when what the last one asked for is done; True when all is."""
-        done = {child.stage: child.is_done or child.process is None for child in self._children}
         order = self.board.order
-        cameras_done = all(done.get(stage, True) for stage in self._worker_stages)
-        if self.role is Role.MATCHER:
-            cameras_done = order > Order.RUN
-        if order <= Order.STOP_CAMERAS and cameras_done and self._are_cameras_over(order):
-            self.board.order = Order.EMPTY_OUTBOX
-        elif order is Order.EMPTY_OUTBOX and done.get(FORWARDER, True):
-            self.board.order = Order.DRAIN
-        elif order is Order.DRAIN and all(done.values()):
+        if order <= Order.STOP_CAMERAS:
+            # A matcher by itself has no cameras whose end would be its own.
+            may_end = order is Order.STOP_CAMERAS or self.role is not Role.MATCHER
+            if may_end and self._are_over(self._worker_stages):
+                self.board.order = Order.EMPTY_OUTBOX
+        elif order is Order.EMPTY_OUTBOX:
+            if self._are_over((FORWARDER,)):
+                self.board.order = Order.DRAIN
+        elif self._are_over(self.board.stages):
             self.outcome.is_drained = MATCHER not in self.outcome.given_up
             return True
         return False
 
-    def _are_cameras_over(self, order: Order) -> bool:
-        """Between two lives of a worker there is no process either, but it isn't done."""
-        workers = [child for child in self._children if child.stage in self._worker_stages]
-        return order is Order.STOP_CAMERAS or all(child.is_done for child in workers)
+    def _are_over(self, stages: Sequence[str]) -> bool:
+        """Whether these have ended for good; between two lives of a worker there is no process either."""
+        unwanted = _ended_by(self.board.order, self._worker_stages)
+        children = [child for child in self._children if child.stage in stages]
+        return all(child.is_done or (child.process is None and child.stage in unwanted) for child in children)
 
 
 def _ended_by(order: Order, workers: Sequence[str]) -> tuple[str, ...]:
-    """Stages that need no new life after that order."""
+    """Stages that are not started again after that order."""
     if order is Order.RUN:
         return ()
     if order is Order.STOP_CAMERAS:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from streamer.child_process import FIRST_RESTART_S, HELD_OUT_S, Child, ChildSpec
+from streamer.child_process import FIRST_RESTART_S, HELD_OUT_S, HUNG_S, Child, ChildSpec
 from streamer.children import CANNOT_START, ChildContext, StartError
 from streamer.config import EmbedderConfig
 from streamer.counters import Board, Field, Order
@@ -127,6 +127,19 @@ def test_a_child_is_not_started_again_when_nobody_wants_it(clock: Clock, start: 
     child.watch(restart=False)
 
     assert child.process is None
+
+
+def test_a_child_that_hangs_is_killed(board: Board, clock: Clock, start: Start) -> None:
+    child = start("work")
+    wait_for(lambda: child.has_started, child)
+    clock.now_s = 1000 + HUNG_S
+    board.stage(STAGE)[Field.ALIVE_S] = 1001
+    child.watch(restart=False)
+    assert child.process is not None
+    assert child.deaths == 0
+
+    clock.now_s += 2
+    wait_for(lambda: child.deaths == 1, child)
 
 
 def test_ctrl_c_leaves_a_child_alone(board: Board, start: Start) -> None:
