@@ -13,11 +13,12 @@ from storage.crop_store import CropStore
 from streamer.bus.memory import OutboxPublisher
 from streamer.bus.outbox import Outbox
 from streamer.camera_session import CropTag, Services
-from streamer.camera_worker import CameraWorker, FilePace, Lane, keep_alive_frames
+from streamer.camera_worker import CameraWorker
 from streamer.children import ChildContext, StartError
 from streamer.counters import Order, RowState
 from streamer.detector_pool import DetectorPool
 from streamer.embedding_client import EmbeddingClient
+from streamer.lanes import FilePace, Lane, keep_alive_frames
 from streamer.stream import CameraStream
 from streamer.trace import SightingTrace
 
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reid.embedder import EmbedderInfo
-    from streamer.camera_worker import Gate
     from streamer.config import CameraConfig, SiteConfig
     from streamer.counters import Board
+    from streamer.lanes import Gate
     from streamer.setups import CameraSetup
 
 #: Files of one site stay this close together in event time, or a third of the matcher's patience if that is less.

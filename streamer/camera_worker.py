@@ -10,11 +10,10 @@ flight is counted as dropped. What was published is in the outbox and stays.
 from __future__ import annotations
 
 import contextlib
-import math
 import queue
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,41 +23,26 @@ from reid.modality import Modality
 from streamer.camera_session import CameraSession, say_absent
 from streamer.counters import Field, RowState
 from streamer.frames import Frame, SessionEnd
+from streamer.lanes import SETTLED, FilePace, Lane
 from streamer.sightings import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from detector.detections import Detections
     from streamer.camera_session import CropTag, Services
     from streamer.config import CameraConfig
     from streamer.counters import Row
     from streamer.embedding_client import Answer
-    from streamer.stream import CameraStream
 
 _log = structlog.get_logger(__name__)
 
-#: A camera that declares no frame rate is taken to have this one.
-ASSUMED_FPS = 25.0
 #: How long an idle stage waits before it looks whether it should end.
 IDLE_S = 0.05
 #: How soon a file that is ahead of the others is looked at again.
 _HELD_S = 0.002
 _BATCHES_BETWEEN_STAGES = 1
 _BANDS = {modality: number for number, modality in enumerate(Modality, start=1)}
-#: States that a stop leaves as they are.
-_SETTLED = (RowState.FINISHED, RowState.FAILED)
-
-
-class Gate(Protocol):
-    """`detector.motion.MotionGate`, or a fake."""
-
-    def is_moving(self, image: NDArray[np.uint8]) -> bool:
-        """Whether a picture, the next one of its camera, needs the detector."""
-        ...
 
 
 class BatchDetector(Protocol):
@@ -70,47 +54,6 @@ class BatchDetector(Protocol):
 
 
 @dataclass(slots=True)
-class Lane:
-    """One camera on its way through the worker.
-
-    Attributes:
-        camera: Its configuration.
-        stream: Its frames.
-        row: Its counters.
-        make_gate: A motion gate for a frame rate; None leaves the gate out.
-    """
-
-    camera: CameraConfig
-    stream: CameraStream
-    row: Row
-    make_gate: Callable[[float], Gate] | None
-    #: Of the preparing thread.
-    gate: Gate | None = None
-    gate_session: str | None = None
-    #: Taken from the stream, but still ahead of the other files.
-    head: Frame | None = None
-    is_exhausted: bool = False
-    #: Of the following thread.
-    session: CameraSession | None = None
-    closing: list[CameraSession] = field(default_factory=list)
-    #: Counts of this camera's earlier workers, on which this one's build.
-    base: dict[Field, float] = field(default_factory=dict)
-
-    @property
-    def frame_rate(self) -> float:
-        """As the stream declares it."""
-        return self.stream.counters.fps or ASSUMED_FPS
-
-    def is_moving(self, frame: Frame) -> bool:
-        """Whether the detector must see the frame."""
-        if self.make_gate is None:
-            return True
-        if self.gate is None or self.gate_session != frame.session:
-            self.gate, self.gate_session = self.make_gate(self.frame_rate), frame.session
-        return self.gate.is_moving(frame.luma())
-
-
-@dataclass(slots=True)
 class Item:
     """One thing that a camera delivered, and what the detector made of it."""
 
@@ -118,33 +61,6 @@ class Item:
     what: Frame | SessionEnd
     wants_detector: bool = False
     detections: Detections | None = None
-
-
-class FilePace:
-    """Keeps the files of a site together in event time: a matcher takes a camera that lags far behind for silent.
-
-    Args:
-        others: The rows of all file cameras of the site, in whichever process they run.
-        max_lead_s: How far ahead of the last of them a file may be.
-    """
-
-    def __init__(self, others: Sequence[Row], max_lead_s: float) -> None:
-        self._others, self._max_lead_s = others, max_lead_s
-        self.is_off = False
-
-    @property
-    def foremost_s(self) -> float:
-        """Event time that some file has reached, Unix seconds; 0 before the first frame."""
-        return max((other[Field.REACHED_AT] for other in self._others), default=0.0)
-
-    def hold(self, row: Row, frame: Frame) -> Frame | None:
-        """The frame, if it must wait; None when it may go on."""
-        reached_s = frame.captured_at.timestamp()
-        row[Field.REACHED_AT] = reached_s
-        if self.is_off:
-            return None
-        behind = (other[Field.REACHED_AT] for other in self._others if other.state not in _SETTLED)
-        return frame if reached_s > min(behind, default=reached_s) + self._max_lead_s else None
 
 
 class CameraWorker:
@@ -176,7 +92,7 @@ class CameraWorker:
             should_stop: Asked at least every `IDLE_S`.
         """
         for lane in self._lanes:
-            _take_over(lane)
+            lane.take_over()
             lane.stream.start()
         with ThreadPoolExecutor(2, thread_name_prefix="stage") as pool:
             stages = [pool.submit(self._prepare, should_stop), pool.submit(self._detect)]
@@ -191,7 +107,7 @@ class CameraWorker:
         for lane in self._lanes:
             lane.stream.stop()
             self._tell_if_absent(lane)
-            lane.row.state = lane.row.state if lane.row.state in _SETTLED else RowState.STOPPED
+            lane.row.state = lane.row.state if lane.row.state in SETTLED else RowState.STOPPED
 
     def _prepare(self, should_stop: Callable[[], bool]) -> None:
         is_stopping = False
@@ -294,7 +210,7 @@ class CameraWorker:
                 self._batches_followed += bool(batch)
                 is_open = bool(batch)
             for lane in self._lanes:
-                _report(lane)
+                lane.report()
             if batch is not None or self._batches_prepared == self._batches_followed:
                 self._row[Field.ALIVE_S] = time.monotonic()
             self._row.add(Field.TRACK_S, time.perf_counter() - began)
@@ -304,15 +220,14 @@ class CameraWorker:
     def _follow_batch(self, batch: list[Item]) -> None:
         for item in batch:
             if isinstance(item.what, SessionEnd):
-                _end_session(item.lane, item.what)
+                item.lane.end_session(item.what)
             else:
                 self._session(item.lane, item.what).follow(item.what, item.detections)
 
     def _session(self, lane: Lane, frame: Frame) -> CameraSession:
         if lane.session is None or lane.session.id != frame.session:
-            if lane.session is not None:
-                # Its end was dropped with its last frames.
-                _close(lane, lane.session, EndReason.DISCONNECTED, is_final=False)
+            # Where there still is one, its end was dropped with its last frames.
+            lane.close(EndReason.DISCONNECTED, is_final=False)
             if not lane.row[Field.FIRST_CAPTURED_AT]:
                 lane.row[Field.FIRST_CAPTURED_AT] = frame.captured_at.timestamp()
             lane.session = CameraSession(lane.camera, frame.session, lane.frame_rate, lane.row, self._services)
@@ -334,8 +249,7 @@ class CameraWorker:
 
     def _shut_down(self) -> None:
         for lane in self._lanes:
-            if lane.session is not None:
-                _close(lane, lane.session, EndReason.SHUTDOWN, is_final=False)
+            lane.close(EndReason.SHUTDOWN, is_final=False)
 
     def _tell_if_absent(self, lane: Lane) -> None:
         session, reached_s = lane.stream.session_hint, self._pace.foremost_s
@@ -358,56 +272,3 @@ def _raise_failures(stages: Sequence[Future[None]]) -> None:
     for stage in stages:
         if stage.done():
             stage.result()
-
-
-def _end_session(lane: Lane, end: SessionEnd) -> None:
-    if lane.session is not None:
-        _close(lane, lane.session, end.reason, is_final=end.is_final)
-    if not end.is_final:
-        lane.row.state = RowState.RECONNECTING
-    elif end.reason is EndReason.SOURCE_ENDED:
-        lane.row.state = RowState.FINISHED
-    else:
-        lane.row.state = RowState.FAILED
-    lane.row.note = end.message
-
-
-def _close(lane: Lane, session: CameraSession, reason: EndReason, *, is_final: bool) -> None:
-    session.finish(reason, is_final=is_final)
-    lane.closing.append(session)
-    lane.session = None
-
-
-_FROM_STREAM = (Field.DECODED, Field.DROPPED, Field.DECODE_ERRORS, Field.RECONNECTS, Field.STALLED_S)
-
-
-def _take_over(lane: Lane) -> None:
-    """Begins where an earlier worker of the camera was killed: what it had in flight counts as dropped."""
-    row = lane.row
-    in_flight = row[Field.DECODED] - row[Field.DETECTED] - row[Field.GATED] - row[Field.DROPPED]
-    row.add(Field.DROPPED, max(in_flight, 0))
-    row.add(Field.CROPS_DROPPED, row[Field.CROPS_ASKED] - row[Field.CROPS_EMBEDDED] - row[Field.CROPS_DROPPED])
-    lane.base = {name: row[name] for name in _FROM_STREAM}
-
-
-def _report(lane: Lane) -> None:
-    """Copies the stream's counters to where the supervisor reads them."""
-    counters, row = lane.stream.counters, lane.row
-    values = (
-        counters.decoded,
-        counters.dropped,
-        counters.decode_errors,
-        counters.reconnects,
-        counters.stalled_s,
-    )
-    for name, value in zip(_FROM_STREAM, values, strict=True):
-        row[name] = lane.base[name] + value
-    if counters.last_captured_at is not None:
-        row[Field.LAST_CAPTURED_AT] = counters.last_captured_at.timestamp()
-    if row.state is RowState.RECONNECTING and counters.message:
-        row.note = counters.message
-
-
-def keep_alive_frames(frame_rate: float, max_seconds_lost: float) -> int:
-    """Of a still road one frame in so many is shown to the detector, twice before a parked vehicle counts as gone."""
-    return max(1, math.floor(frame_rate * max_seconds_lost / 2))

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from streamer.camera_worker import keep_alive_frames
 from streamer.counters import Field, RowState
 from streamer.frames import Frame, SessionEnd
 from streamer.health import Accounts
+from streamer.lanes import keep_alive_frames
 from streamer.sightings import CameraState, EndReason, SightingKind
 from tests.streamer.book_builders import at
 from tests.streamer.worker_builders import FakeStream, Rig, end, frame

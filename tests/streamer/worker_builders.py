@@ -16,11 +16,12 @@ from reid.modality import Modality
 from storage.crop_store import CropStore
 from streamer.bus import BusError
 from streamer.camera_session import CropTag, Services
-from streamer.camera_worker import CameraWorker, FilePace, Gate, Lane
+from streamer.camera_worker import CameraWorker
 from streamer.config import CameraConfig, SiteConfig
 from streamer.counters import Board
 from streamer.embedding_client import Answer
 from streamer.frames import ArrayPicture, Frame, SessionEnd
+from streamer.lanes import FilePace, Gate, Lane
 from streamer.sighting_codec import decode
 from streamer.sightings import EndReason, Heartbeat, Sighting
 from streamer.stream import StreamCounters
