@@ -25,7 +25,7 @@ from reid.evaluate import Protocol, evaluate
 from reid.modality import Modality
 from reid.model import Porsche, normalise
 from reid.torch_files import write_atomically
-from reid.trainer import Trainer, revision
+from reid.trainer import Trainer
 
 VALIDATION_BATCH = 64
 console = Console(stderr=True)
@@ -54,7 +54,7 @@ def run(trainer: Trainer, out: Path, validation: Validation | None = None) -> No
             parts = _train_epoch(trainer, progress, task)
             console.print(f"epoch {trainer.epoch}/{trainer.config.epochs} {parts}", soft_wrap=True)
             write_atomically(out / "last.pt", trainer.state())
-            save_network(out / "model.pt", trainer.average, f"{trainer.epoch} epochs at revision {revision()}")
+            save_network(out / "model.pt", trainer.average, f"{trainer.epoch} epochs at revision {trainer.revision}")
             if validation and _validates(trainer):
                 console.print(validate(trainer.average, validation, size), soft_wrap=True)
     console.print(f"wrote {out / 'model.pt'}")

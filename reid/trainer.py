@@ -81,6 +81,8 @@ class Trainer:
         self.total_steps = config.epochs * len(self.sampler)
         self.step = 0
         self.epoch = 0
+        # Now, and not when weights are written: the checkout may move on while a run lasts.
+        self.revision = revision()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -162,7 +164,7 @@ class Trainer:
         return {
             "format": "reid-training-1",
             "config": self.config.model_dump(mode="json"),
-            "revision": revision(),
+            "revision": self.revision,
             "epoch": self.epoch,
             "step": self.step,
             "network": self.network.state_dict(),
