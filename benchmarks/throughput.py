@@ -30,7 +30,8 @@ import yaml
 from streamer.config import load_site
 from streamer.counters import Board, Field
 from streamer.health import Accounts
-from streamer.supervisor import EMBEDDER, MATCHER, Supervisor
+from streamer.site_plan import EMBEDDER, MATCHER
+from streamer.supervisor import Supervisor
 
 MEBIBYTE = 1 << 20
 VEHICLES = [2, 3, 5, 7]

@@ -69,7 +69,8 @@ def _run(site: SiteConfig, role: str, *, quiet: bool) -> int:
     from rich.console import Console
 
     from streamer.children import StartError, set_up_logging
-    from streamer.supervisor import Role, Supervisor
+    from streamer.site_plan import Role
+    from streamer.supervisor import Supervisor
 
     if role not in tuple(Role):
         _fail(f"--role: wanted {', '.join(Role)}, got {role}")
@@ -105,7 +106,7 @@ def _conclude(supervisor: Supervisor, outcome: Outcome, console: Console) -> int
     from storage.errors import StorageError
     from streamer.counters import RowState
     from streamer.progress import totals_line
-    from streamer.supervisor import Role
+    from streamer.site_plan import Role
 
     if supervisor.role is not Role.EDGE:
         try:

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field
-from enum import StrEnum
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,16 +19,16 @@ from storage.matcher_state import session_is_finished
 from storage.writer import Writer
 from streamer.bus import BusError
 from streamer.bus.factory import open_outbox
-from streamer.child_process import Child, ChildSpec
+from streamer.child_process import Child
 from streamer.children import StartError, limit_threads
 from streamer.counters import Board, Order, RowState
 from streamer.health import StatusWriter, camera_records
 from streamer.preflight import check_edge
-from streamer.setups import CameraSetup, EmbeddingSetup, ForwarderSetup, MatcherSetup
+from streamer.site_plan import EMBEDDER, FORWARDER, MATCHER, SUPERVISOR, Role, SitePlan, unfinished
 from streamer.sources import file_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from streamer.config import CameraConfig, SiteConfig
 
@@ -42,16 +41,6 @@ START_TIMEOUT_S = 180.0
 #: A worker of files alone that dies so often in a row is given up: the same file would kill it for ever.
 MAX_DEATHS = 5
 _TICK_S = 0.2
-
-EMBEDDER, MATCHER, FORWARDER, SUPERVISOR = "embedder", "matcher", "forwarder", "supervisor"
-
-
-class Role(StrEnum):
-    """Which part of a site this program runs."""
-
-    ALL = "all"
-    EDGE = "edge"
-    MATCHER = "matcher"
 
 
 @dataclass(slots=True)
@@ -94,8 +83,8 @@ class Supervisor:
         self.site, self.role = site, role
         self.outcome = Outcome()
         self._trace, self._log_level = trace_folder, log_level
-        self._worker_stages = tuple(f"cameras-{number}" for number in range(min(site.workers, len(site.cameras))))
-        self.board = Board([camera.id for camera in site.cameras], self._stages())
+        self._plan = SitePlan(site, role)
+        self.board = Board([camera.id for camera in site.cameras], self._plan.stages)
         self._folder: Path | None = None
         self._database: Database | None = None
         self._status: StatusWriter | None = None
@@ -119,7 +108,8 @@ class Supervisor:
         if self.role is not Role.MATCHER:
             self._check_edge()
         self._folder = Path(tempfile.mkdtemp(prefix="streamer-"))
-        self._children = [Child(spec, self.board, log_level=self._log_level) for spec in self._specs()]
+        specs = self._plan.specs(self.board, self._folder, self._trace)
+        self._children = [Child(spec, self.board, log_level=self._log_level) for spec in specs]
         if self._database is not None:
             self._status = StatusWriter(self.site, self._database, self.board, self.board.stage(SUPERVISOR))
             self._status.start()
@@ -155,12 +145,6 @@ class Supervisor:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _stages(self) -> list[str]:
-        edge = [EMBEDDER, *self._worker_stages] if self.role is not Role.MATCHER else []
-        forwarder = [FORWARDER] if self.role is not Role.MATCHER and self.site.bus != "memory" else []
-        matcher = [MATCHER] if self.role is not Role.EDGE else []
-        return [SUPERVISOR, *edge, *forwarder, *matcher]
-
     def _open_database(self) -> Database | None:
         try:
             self._make_database_folder()
@@ -187,7 +171,7 @@ class Supervisor:
 
     def _check_edge(self) -> None:
         self._mark_finished()
-        if not self._unfinished(camera.id for camera in self.site.cameras):
+        if not unfinished(self.board, self.board.cameras):
             return
         check_edge(self.site)
         outbox = open_outbox(self.site)
@@ -214,40 +198,6 @@ class Supervisor:
                 return session_is_finished(session, camera.id, file_session(camera))
         except StorageError as error:
             raise StartError(str(error)) from error
-
-    def _unfinished(self, cameras: Iterable[str]) -> tuple[str, ...]:
-        over = (RowState.FINISHED, RowState.FAILED)
-        return tuple(name for name in cameras if self.board.camera(name).state not in over)
-
-    def _specs(self) -> list[ChildSpec]:
-        stages = self._stages()
-        address = str((self._folder or Path()) / "embedder")
-        specs = []
-        if EMBEDDER in stages and self._unfinished(self.board.cameras):
-            setup = EmbeddingSetup(self.site.embedder, address, EMBEDDER)
-            specs.append(ChildSpec(EMBEDDER, "streamer.embedding_worker:run_embedding_worker", lambda: setup))
-            specs += [self._camera_spec(place, stage, address) for place, stage in enumerate(self._worker_stages)]
-        if FORWARDER in stages:
-            forward = ForwarderSetup(self.site, FORWARDER)
-            specs.append(ChildSpec(FORWARDER, "streamer.forwarder_process:run_forwarder", lambda: forward))
-        if MATCHER in stages:
-            match = MatcherSetup(self.site, MATCHER, self._trace_file("commits"))
-            specs.append(ChildSpec(MATCHER, "streamer.matcher_process:run_matcher", lambda: match))
-        return specs
-
-    def _camera_spec(self, place: int, stage: str, address: str) -> ChildSpec:
-        dealt = [camera.id for camera in self.site.cameras][place :: len(self._worker_stages)]
-
-        def make_setup() -> CameraSetup | None:
-            cameras = self._unfinished(dealt)
-            for name in cameras:
-                self.board.camera(name).state = RowState.STARTING
-            return CameraSetup(self.site, cameras, stage, address, self._trace_file(stage)) if cameras else None
-
-        return ChildSpec(stage, "streamer.camera_process:run_camera_worker", make_setup)
-
-    def _trace_file(self, name: str) -> Path | None:
-        return None if self._trace is None else self._trace / f"{name}.csv"
 
     def _wait_until_started(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -279,7 +229,7 @@ class Supervisor:
         if self._stops and order is Order.RUN:
             self._begin_to_stop()
         for child in self._children:
-            child.watch(restart=child.stage not in _ended_by(order, self._worker_stages))
+            child.watch(restart=child.stage not in _ended_by(order, self._plan.workers))
         self._give_up()
         if self._is_too_late():
             return True
@@ -301,31 +251,15 @@ class Supervisor:
     def _give_up(self) -> None:
         """A worker of files alone, or any worker once the end has come, is not started for ever."""
         for child in self._children:
-            if child.deaths < MAX_DEATHS or child.is_done or not self._may_give_up(child):
+            may_give_up = self.board.order > Order.RUN or self._plan.is_of_files_alone(child.stage)
+            if child.deaths < MAX_DEATHS or child.is_done or not may_give_up:
                 continue
             child.is_done = True
             self.outcome.given_up.append(child.stage)
             _log.error("worker given up", worker=child.stage, deaths=child.deaths)
-            for name in self._cameras_of(child.stage):
+            for name in unfinished(self.board, self._plan.cameras_of(child.stage)):
                 row = self.board.camera(name)
                 row.state, row.note = RowState.FAILED, f"its worker died {child.deaths} times"
-
-    def _may_give_up(self, child: Child) -> bool:
-        is_file_site = not any(camera.is_live for camera in self.site.cameras)
-        return (
-            is_file_site
-            or self.board.order > Order.RUN
-            or (
-                child.stage in self._worker_stages
-                and not any(self.site.camera(name).is_live for name in self._cameras_of(child.stage))
-            )
-        )
-
-    def _cameras_of(self, stage: str) -> tuple[str, ...]:
-        if stage not in self._worker_stages:
-            return ()
-        place = self._worker_stages.index(stage)
-        return self._unfinished([camera.id for camera in self.site.cameras][place :: len(self._worker_stages)])
 
     def _advance(self) -> bool:
         """Gives the next order when what the last one asked for is done; True when all is."""
@@ -333,7 +267,7 @@ class Supervisor:
         if order <= Order.STOP_CAMERAS:
             # A matcher by itself has no cameras whose end would be its own.
             may_end = order is Order.STOP_CAMERAS or self.role is not Role.MATCHER
-            if may_end and self._are_over(self._worker_stages):
+            if may_end and self._are_over(self._plan.workers):
                 self.board.order = Order.EMPTY_OUTBOX
         elif order is Order.EMPTY_OUTBOX:
             if self._are_over((FORWARDER,)):
@@ -345,7 +279,7 @@ class Supervisor:
 
     def _are_over(self, stages: Sequence[str]) -> bool:
         """Whether these have ended for good; between two lives of a worker there is no process either."""
-        unwanted = _ended_by(self.board.order, self._worker_stages)
+        unwanted = _ended_by(self.board.order, self._plan.workers)
         children = [child for child in self._children if child.stage in stages]
         return all(child.is_done or (child.process is None and child.stage in unwanted) for child in children)
 

@@ -9,7 +9,8 @@ import pytest
 from streamer.children import StartError
 from streamer.config import load_site
 from streamer.preflight import check_edge
-from streamer.supervisor import Role, Supervisor
+from streamer.site_plan import Role
+from streamer.supervisor import Supervisor
 from tests.streamer.site_files import DEMO_CLIPS, write_site
 from tests.streamer.video_files import colours, encode
 

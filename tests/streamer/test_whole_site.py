@@ -15,7 +15,8 @@ import pytest
 from streamer.config import SiteConfig, load_site
 from streamer.counters import Field, RowState
 from streamer.health import Accounts
-from streamer.supervisor import EMBEDDER, MATCHER, Role, Supervisor
+from streamer.site_plan import EMBEDDER, MATCHER, Role
+from streamer.supervisor import Supervisor
 from tests.streamer.bus.test_kafka_bus import Broker, broker_binary
 from tests.streamer.site_files import demo_site, streamer
 

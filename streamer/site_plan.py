@@ -1,0 +1,102 @@
+"""Which processes a site is made of: stages by role, and what each is started with."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from streamer.child_process import ChildSpec
+from streamer.counters import RowState
+from streamer.lanes import SETTLED
+from streamer.setups import CameraSetup, EmbeddingSetup, ForwarderSetup, MatcherSetup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from streamer.config import SiteConfig
+    from streamer.counters import Board
+
+EMBEDDER, MATCHER, FORWARDER, SUPERVISOR = "embedder", "matcher", "forwarder", "supervisor"
+
+
+class Role(StrEnum):
+    """Which part of a site this program runs."""
+
+    ALL = "all"
+    EDGE = "edge"
+    MATCHER = "matcher"
+
+
+class SitePlan:
+    """The stages of a site, or of a part of it.
+
+    Args:
+        site: The site.
+        role: Which part of it.
+    """
+
+    def __init__(self, site: SiteConfig, role: Role) -> None:
+        self._site = site
+        self.has_edge, self.has_matcher = role is not Role.MATCHER, role is not Role.EDGE
+        count = min(site.workers, len(site.cameras)) if self.has_edge else 0
+        #: The camera workers.
+        self.workers = tuple(f"cameras-{number}" for number in range(count))
+
+    @property
+    def stages(self) -> list[str]:
+        """Every row that the board needs beside the cameras'."""
+        edge = [EMBEDDER, *self.workers] if self.has_edge else []
+        forwarder = [FORWARDER] if self.has_edge and self._site.bus != "memory" else []
+        return [SUPERVISOR, *edge, *forwarder, *([MATCHER] if self.has_matcher else [])]
+
+    def cameras_of(self, stage: str) -> tuple[str, ...]:
+        """The cameras of a worker, dealt in turn; none for other stages."""
+        if stage not in self.workers:
+            return ()
+        names = [camera.id for camera in self._site.cameras]
+        return tuple(names[self.workers.index(stage) :: len(self.workers)])
+
+    def is_of_files_alone(self, stage: str) -> bool:
+        """Whether a stage ends by itself: a worker without live cameras, or anything at a site without them."""
+        cameras = self.cameras_of(stage) or [camera.id for camera in self._site.cameras]
+        return not any(self._site.camera(name).is_live for name in cameras)
+
+    def specs(self, board: Board, folder: Path, trace: Path | None) -> list[ChildSpec]:
+        """The children to start; without cameras left to read, neither embedder nor camera workers.
+
+        Args:
+            board: Tells which cameras are over already.
+            folder: Private, for the embedder's socket.
+            trace: Where to note times, for measuring; None: nowhere.
+        """
+        site, address, stages = self._site, str(folder / "embedder"), self.stages
+        specs = []
+        if self.has_edge and unfinished(board, board.cameras):
+            embed = EmbeddingSetup(site.embedder, address, EMBEDDER)
+            specs.append(ChildSpec(EMBEDDER, "streamer.embedding_worker:run_embedding_worker", lambda: embed))
+            specs += [self._camera_spec(stage, board, address, trace) for stage in self.workers]
+        if FORWARDER in stages:
+            forward = ForwarderSetup(site, FORWARDER)
+            specs.append(ChildSpec(FORWARDER, "streamer.forwarder_process:run_forwarder", lambda: forward))
+        if MATCHER in stages:
+            match = MatcherSetup(site, MATCHER, trace and trace / "commits.csv")
+            specs.append(ChildSpec(MATCHER, "streamer.matcher_process:run_matcher", lambda: match))
+        return specs
+
+    def _camera_spec(self, stage: str, board: Board, address: str, trace: Path | None) -> ChildSpec:
+        def make_setup() -> CameraSetup | None:
+            # A worker that is started anew leaves alone the files that it has read to their end.
+            cameras = unfinished(board, self.cameras_of(stage))
+            for name in cameras:
+                board.camera(name).state = RowState.STARTING
+            return (
+                CameraSetup(self._site, cameras, stage, address, trace and trace / f"{stage}.csv") if cameras else None
+            )
+
+        return ChildSpec(stage, "streamer.camera_process:run_camera_worker", make_setup)
+
+
+def unfinished(board: Board, cameras: Iterable[str]) -> tuple[str, ...]:
+    """Those of which more may come."""
+    return tuple(name for name in cameras if board.camera(name).state not in SETTLED)
