@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -103,7 +104,7 @@ class Supervisor:
         Raises:
             StartError: The program can't run; one line per culprit.
         """
-        limit_threads(2)
+        limit_threads(max(2, (os.cpu_count() or 2) // (self.site.workers + 1)))
         self._database = self._open_database()
         if self.role is not Role.MATCHER:
             self._check_edge()

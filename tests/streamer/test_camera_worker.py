@@ -61,6 +61,15 @@ def test_gated_frames_are_counted_and_not_detected(tmp_path: Path) -> None:
     assert {sighting.number for sighting in rig.bus.sightings} == {1}
 
 
+def test_a_picture_whose_size_changes_midway_stops_nobody(tmp_path: Path) -> None:
+    frames = [frame(index, size=200 if index < 15 else 120) for index in range(30)]
+    rig = Rig(tmp_path, {"cam1": FakeStream([*frames, end()])}, gated=True)
+    rig.run()
+
+    assert accounts(rig).frames_in_flight == 0
+    assert {sighting.number for sighting in rig.bus.sightings} == {1}
+
+
 def test_dropped_frames_of_a_live_camera_are_counted(tmp_path: Path) -> None:
     frames = [frame(index) for index in range(40) if index % 3]
     rig = Rig(tmp_path, {"cam1": FakeStream([*frames, end(is_final=False)], session_hint=None)}, live=True)

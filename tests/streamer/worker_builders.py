@@ -149,10 +149,10 @@ class Bus:
         return [message for message in self.messages if isinstance(message, Heartbeat)]
 
 
-def frame(index: int, *, camera: str = "cam1", session: str = "session", step_s: float = 0.1) -> Frame:
+def frame(index: int, *, camera: str = "cam1", session: str = "session", step_s: float = 0.1, size: int = 200) -> Frame:
     captured_at = START + timedelta(seconds=index * step_s)
-    picture = ArrayPicture(texture(index % 4, 200, 200))
-    return Frame(camera, session, index, captured_at, Modality.VISIBLE, 200, 200, picture)
+    picture = ArrayPicture(texture(index % 4, size, size))
+    return Frame(camera, session, index, captured_at, Modality.VISIBLE, size, size, picture)
 
 
 def end(*, camera: str = "cam1", session: str = "session", is_final: bool = True) -> SessionEnd:
