@@ -74,6 +74,10 @@ class Calibration:
     fits: Mapping[ModalityPair, Logistic]
     centres: Mapping[Modality, NDArray[np.float32]] = field(default_factory=dict)
 
+    def knows(self, model_id: str, vector: NDArray[np.float32]) -> bool:
+        """Whether a vector (D,) is that embedder's, by its name and its length."""
+        return model_id == self.model_id and all(len(centre) == len(vector) for centre in self.centres.values())
+
     def of(self, first: Modality, second: Modality) -> Logistic:
         """The fit of a pair, or `UNKNOWN`."""
         return self.fits.get(modality_pair(first, second), UNKNOWN)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from storage.matcher_state import StoredTracklet
     from storage.records import CameraWatermark
+    from streamer.config import MatcherConfig
     from streamer.matcher.calibration import Calibration
     from streamer.sightings import Heartbeat, Sighting
 
@@ -23,11 +24,16 @@ if TYPE_CHECKING:
 class Region:
     """A region's tracklets and their decisions, without bus or database. Not thread-safe."""
 
-    def __init__(self, linker: Linker, watermarks: Watermarks, calibration: Calibration) -> None:
+    def __init__(
+        self, linker: Linker, watermarks: Watermarks, calibration: Calibration, *, config: MatcherConfig
+    ) -> None:
         self._linker = linker
         self._watermarks = watermarks
         self._calibration = calibration
+        self._config = config
         self._open: dict[str, Tracklet] = {}
+        #: When they ended: what is said of them afterwards is kept, but opens them no more.
+        self._ended: dict[str, float] = {}
 
     def restore(self, tracklets: Iterable[StoredTracklet], watermarks: Iterable[CameraWatermark]) -> None:
         """Takes up the state that the database holds, as if it had just been decided."""
@@ -35,8 +41,10 @@ class Region:
             tracklet = self._from_storage(stored)
             decided = stored.assignment
             if decided is not None and not decided.is_provisional:
+                self._ended[tracklet.tracklet_id] = tracklet.ended_at
                 self._linker.remember(tracklet, decided.vehicle_id)
             elif tracklet.is_ended:
+                self._ended[tracklet.tracklet_id] = tracklet.ended_at
                 self._linker.end(tracklet)
             else:
                 self._open[tracklet.tracklet_id] = tracklet
@@ -46,16 +54,18 @@ class Region:
 
     def observe(self, sighting: Sighting) -> list[Decision]:
         """Takes in a sighting; answers with a provisional identity when it is the first with a picture."""
+        if sighting.tracklet_id in self._ended:
+            return []
         tracklet = self._open.get(sighting.tracklet_id)
         if tracklet is None:
             started_at = sighting.started_at.timestamp()
             tracklet = Tracklet(sighting.tracklet_id, sighting.camera, sighting.session, started_at, started_at)
             self._open[sighting.tracklet_id] = tracklet
-        is_known = bool(tracklet.vectors)
+        was_known = bool(tracklet.vectors)
         self._update(tracklet, sighting)
         if sighting.kind is SightingKind.END:
             self._end(tracklet)
-        elif not is_known:
+        elif tracklet.vectors and not was_known:
             return [self._linker.propose(tracklet)]
         return []
 
@@ -63,18 +73,20 @@ class Region:
         """Takes in a camera's promise.
 
         Returns:
-            The tracklets whose end will never come, closed where they were last seen: their camera has gone on to
-            another session, has finished this one, or has fallen silent.
+            The tracklets whose end will never come, closed where they were last seen: their session has finished, or
+            it has said nothing while its camera, or another one, went on for `camera_silence_s`.
         """
         is_finished = heartbeat.state is CameraState.FINISHED
-        seconds = heartbeat.watermark.timestamp()
-        self._watermarks.promise(heartbeat.camera, heartbeat.session, seconds, is_finished=is_finished)
+        now = heartbeat.watermark.timestamp()
+        self._watermarks.promise(heartbeat.camera, heartbeat.session, now, is_finished=is_finished)
         silent = self._watermarks.silent()
 
         def is_lost(tracklet: Tracklet) -> bool:
-            if tracklet.camera == heartbeat.camera:
-                return is_finished or tracklet.session != heartbeat.session
-            return (tracklet.camera, tracklet.session) in silent
+            if tracklet.camera != heartbeat.camera:
+                return (tracklet.camera, tracklet.session) in silent
+            if tracklet.session == heartbeat.session:
+                return is_finished
+            return tracklet.ended_at < now - self._config.camera_silence_s
 
         lost = [tracklet for tracklet in self._open.values() if is_lost(tracklet)]
         for tracklet in lost:
@@ -83,23 +95,28 @@ class Region:
 
     def settle(self) -> list[Decision]:
         """Every decision that the cameras' promises allow by now."""
-        return self._linker.settle(self._watermarks.region)
+        decisions = self._linker.settle(self._watermarks.region)
+        if decisions:
+            horizon = decisions[-1].decided_at - self._config.time_to_live_s
+            self._ended = {name: ended_at for name, ended_at in self._ended.items() if ended_at >= horizon}
+        return decisions
 
     def _end(self, tracklet: Tracklet) -> None:
         tracklet.is_ended = True
+        self._ended[tracklet.tracklet_id] = tracklet.ended_at
         self._linker.end(self._open.pop(tracklet.tracklet_id))
 
     def _update(self, tracklet: Tracklet, sighting: Sighting) -> None:
         tracklet.ended_at = max(tracklet.ended_at, sighting.occurred_at.timestamp())
         tracklet.class_votes = dict(sighting.class_votes)
-        if sighting.model_id == self._calibration.model_id:
-            for embedding in sighting.embeddings:
+        for embedding in sighting.embeddings:
+            if self._calibration.knows(sighting.model_id, embedding.vector):
                 vector = self._calibration.centred(embedding.modality, embedding.vector)
                 tracklet.vectors[embedding.modality] = vector
 
     def _from_storage(self, stored: StoredTracklet) -> Tracklet:
         record = stored.tracklet
-        embeddings = [found for found in stored.embeddings if found.model_id == self._calibration.model_id]
+        embeddings = [found for found in stored.embeddings if self._calibration.knows(found.model_id, found.vector)]
         return Tracklet(
             record.tracklet_id,
             record.camera,

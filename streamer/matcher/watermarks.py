@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,13 +15,15 @@ class _Camera:
     session: str
     watermark: float
     is_finished: bool
+    past_sessions: set[str] = field(default_factory=set)
 
 
 class Watermarks:
     """The cameras' promises of one region, and the moment up to which all of them have been kept.
 
-    A camera that has finished holds nobody back, nor does one that is `silence_s` behind the foremost camera. One that
-    has said nothing yet counts as having stood at the region's first moment. All in event time: no clock is read.
+    A camera that has finished holds nobody back, nor does one that is `silence_s` behind the foremost of those that go
+    on. One that has said nothing yet counts as having stood at the region's first moment. All in event time: no clock
+    is read.
     """
 
     def __init__(self, cameras: Iterable[str], *, silence_s: float) -> None:
@@ -29,38 +31,44 @@ class Watermarks:
         self._cameras: dict[str, _Camera] = {}
         self._silence_s = silence_s
         self._first = -math.inf
-        self._foremost = -math.inf
 
     def promise(self, camera: str, session: str, watermark: float, *, is_finished: bool) -> None:
-        """Takes in a heartbeat: seconds since the epoch, up to which the camera's sightings have all been sent."""
+        """Takes in a heartbeat: seconds since the epoch, up to which the camera's sightings have all been sent.
+
+        One of a session that the camera has left behind comes late and says nothing of where the camera is now.
+        """
         known = self._cameras.get(camera)
-        if known is None or known.session != session:
+        if known is None:
             self._cameras[camera] = _Camera(session, watermark, is_finished)
-        else:
+        elif known.session == session:
             known.watermark = max(known.watermark, watermark)
             known.is_finished = known.is_finished or is_finished
+        elif session not in known.past_sessions:
+            past = known.past_sessions | {known.session}
+            self._cameras[camera] = _Camera(session, watermark, is_finished, past)
         self._unheard.discard(camera)
-        if self._first == -math.inf:
+        if self._first == -math.inf and not is_finished:
             self._first = watermark
-        self._foremost = max(self._foremost, watermark)
 
     def silent(self) -> list[tuple[str, str]]:
         """The sessions, as (camera, session), that no longer hold the others back because they say nothing."""
+        foremost = self._foremost
         return [
             (name, camera.session)
             for name, camera in self._cameras.items()
-            if not camera.is_finished and self._is_silent(camera.watermark)
+            if not camera.is_finished and camera.watermark < foremost - self._silence_s
         ]
 
     @property
     def region(self) -> float:
         """The region's watermark in seconds since the epoch; infinity once every camera has finished."""
-        going_on = [camera.watermark for camera in self._cameras.values() if not camera.is_finished]
-        waited_for = going_on + [self._first] * bool(self._unheard)
-        heard = [watermark for watermark in waited_for if not self._is_silent(watermark)]
-        if heard:
-            return min(heard)
-        return self._foremost if waited_for else math.inf
+        waited_for = [camera.watermark for camera in self._cameras.values() if not camera.is_finished]
+        waited_for += [self._first] * bool(self._unheard)
+        foremost = self._foremost
+        return min((mark for mark in waited_for if mark >= foremost - self._silence_s), default=math.inf)
 
-    def _is_silent(self, watermark: float) -> bool:
-        return watermark < self._foremost - self._silence_s
+    @property
+    def _foremost(self) -> float:
+        """Of the cameras that go on: a file that ended at noon says nothing of one that is played from the morning."""
+        going_on = [camera.watermark for camera in self._cameras.values() if not camera.is_finished]
+        return max(going_on, default=-math.inf)

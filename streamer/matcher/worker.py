@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from storage.errors import StorageError
+from storage.errors import OffsetConflictError, StorageError
 from storage.matcher_state import load_tracklets, load_watermarks
 from storage.records import AssignmentRecord, CameraWatermark, EmbeddingRecord, PathSegment, TrackletRecord
 from storage.writer import Writer
@@ -26,7 +26,7 @@ from streamer.sighting_codec import decode
 from streamer.sightings import CameraState, EndReason, Heartbeat, Sighting, SightingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from storage.crop_store import CropStore
     from storage.database import Database, Session
@@ -115,12 +115,14 @@ class MatcherWorker:
         self._consumer.commit(offsets)
         return len(records)
 
-    def _advance(self, records: Iterable[Record], writer: Writer) -> dict[tuple[str, int], int]:
+    def _advance(self, records: Sequence[Record], writer: Writer) -> dict[tuple[str, int], int]:
         offsets = {(record.topic, record.partition): record.offset + 1 for record in records}
-        for (topic, partition), next_offset in offsets.items():
-            key = (topic, partition)
-            expected = self._offsets[key] if key in self._offsets else writer.next_offset(topic, partition)
-            writer.advance_offset(topic, partition, expected=expected, next_offset=next_offset)
+        first = {(record.topic, record.partition): record.offset for record in reversed(records)}
+        for key, next_offset in offsets.items():
+            expected = self._offsets[key] if key in self._offsets else writer.next_offset(*key)
+            if expected is not None and expected > first[key]:
+                raise OffsetConflictError(f"{key[0]}/{key[1]}: read from {first[key]}, the database is at {expected}")
+            writer.advance_offset(*key, expected=expected, next_offset=next_offset)
         return offsets
 
     def _handle(self, record: Record, session: Session, writer: Writer) -> None:
@@ -141,10 +143,9 @@ class MatcherWorker:
 
     def _note_model(self, sighting: Sighting) -> None:
         """Counts vectors that the calibration is not for, and says so once a model: they are kept, not compared."""
-        if not sighting.embeddings or sighting.model_id == self._calibration.model_id:
-            return
-        self.counters.uncompared += len(sighting.embeddings)
-        if sighting.model_id not in self._foreign_models:
+        unknown = [e for e in sighting.embeddings if not self._calibration.knows(sighting.model_id, e.vector)]
+        self.counters.uncompared += len(unknown)
+        if unknown and sighting.model_id not in self._foreign_models:
             self._foreign_models.add(sighting.model_id)
             _log.warning(
                 "vectors are not compared: the calibration is for another embedder",
@@ -191,6 +192,7 @@ class MatcherWorker:
             Linker(config, roads=self._roads, calibration=self._calibration),
             Watermarks(cameras, silence_s=config.camera_silence_s),
             self._calibration,
+            config=config,
         )
         now = message.watermark if isinstance(message, Heartbeat) else message.occurred_at
         seen_since = now - timedelta(seconds=config.time_to_live_s)
