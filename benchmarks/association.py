@@ -29,7 +29,7 @@ from streamer.matcher.calibration import Calibration, fit_logistic
 from streamer.matcher.evidence import forbids, weigh
 from streamer.matcher.linker import Linker
 from streamer.matcher.tracklet import Tracklet
-from streamer.matcher.transit import RoadGraph
+from streamer.matcher.transit import RoadGraph, TravelTimes
 from streamer.scoring import evaluate
 
 SITES = {"site_train": "overlap", "site_train_gaps": "gaps"}
@@ -110,12 +110,19 @@ def assigned(scene: Scene, settle_s: float) -> dict[str, str]:
 
 
 def _assign(tracklets: Sequence[Tracklet], vehicles: list[list[Tracklet]], scene: Scene) -> None:
-    roads = scene.roads
+    roads, learned = scene.roads, TravelTimes(vehicles)
 
     def score(tracklet: Tracklet, vehicle: list[Tracklet]) -> float:
         if any(forbids(tracklet, member, roads) for member in vehicle):
             return -1e6
-        return float(np.mean([weigh(tracklet, member, calibration=scene.calibration).total for member in vehicle]))
+        return float(
+            np.mean(
+                [
+                    weigh(tracklet, member, calibration=scene.calibration, travel_times=learned).total
+                    for member in vehicle
+                ]
+            )
+        )
 
     known = len(vehicles)
     scores = np.full((len(tracklets), known + len(tracklets)), -1e6)

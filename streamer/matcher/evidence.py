@@ -1,4 +1,4 @@
-"""What speaks for two tracklets being one vehicle: looks and class, in nats; and what forbids it."""
+"""What speaks for two tracklets being one vehicle: looks, class and travel time, in nats; and what forbids it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamer.matcher.transit import gap_s
 if TYPE_CHECKING:
     from streamer.matcher.calibration import Calibration
     from streamer.matcher.tracklet import Tracklet
-    from streamer.matcher.transit import RoadGraph
+    from streamer.matcher.transit import RoadGraph, TravelTimes
 
 #: Share of frames whose class the detector gets wrong; keeps one bad vote from forbidding a link.
 _CLASS_ERROR = 0.1
@@ -28,7 +28,8 @@ class Evidence:
     Attributes:
         appearance: Log-likelihood ratio of the looks, in nats; 0 where one of the two has no picture.
         vehicle_class: That of the classes.
-        place: Log-odds that follow from where the two were seen.
+        transit: Log-odds that follow from where and when the two were seen: that of the travel time between two
+            cameras, or how rare it is to be seen twice by one.
         transit_s: Seconds between the two, negative while both were seen.
         similarity: The best cosine similarity among their pairs of modalities, or None without pictures.
         modalities: That pair, `visible~thermal`, or None.
@@ -36,7 +37,7 @@ class Evidence:
 
     appearance: float
     vehicle_class: float
-    place: float
+    transit: float
     transit_s: float
     similarity: float | None
     modalities: str | None
@@ -44,15 +45,15 @@ class Evidence:
     @property
     def total(self) -> float:
         """The log-odds, before any prior; minus infinity without pictures: nobody is linked without a look."""
-        return -math.inf if self.similarity is None else self.appearance + self.vehicle_class + self.place
+        return -math.inf if self.similarity is None else self.appearance + self.vehicle_class + self.transit
 
 
-def weigh(first: Tracklet, second: Tracklet, *, calibration: Calibration) -> Evidence:
+def weigh(first: Tracklet, second: Tracklet, *, calibration: Calibration, travel_times: TravelTimes) -> Evidence:
     """What speaks for and against two tracklets, which no hard rule keeps apart, being one vehicle."""
     appearance, similarity, modalities = _appearance(first, second, calibration)
     vehicle_class = _class_agreement(first.class_votes, second.class_votes)
-    place = _AGAIN_IN_VIEW if first.camera == second.camera else 0.0
-    return Evidence(appearance, vehicle_class, place, gap_s(first, second), similarity, modalities)
+    transit = _AGAIN_IN_VIEW if first.camera == second.camera else travel_times.llr(first, second)
+    return Evidence(appearance, vehicle_class, transit, gap_s(first, second), similarity, modalities)
 
 
 def _appearance(first: Tracklet, second: Tracklet, calibration: Calibration) -> tuple[float, float | None, str | None]:

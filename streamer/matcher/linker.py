@@ -19,6 +19,7 @@ import numpy as np
 from streamer.matcher.association import cluster, support
 from streamer.matcher.evidence import Evidence, forbids, weigh
 from streamer.matcher.gallery import Gallery, Identity
+from streamer.matcher.transit import TravelTimes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +77,7 @@ class Linker:
         self._gallery = Gallery()
         self._by_vehicle: dict[str, Identity] = {}
         self._waiting: list[Tracklet] = []
+        self._travel_times: TravelTimes | None = None
 
     def __len__(self) -> int:
         return len(self._gallery)
@@ -86,6 +88,7 @@ class Linker:
         if identity is None:
             identity = self._by_vehicle[vehicle_id] = self._gallery.add(vehicle_id)
         self._gallery.link(identity, tracklet)
+        self._travel_times = None
 
     def propose(self, tracklet: Tracklet) -> Decision:
         """A provisional identity for a tracklet that is still in view. It changes nothing that is decided later."""
@@ -116,6 +119,7 @@ class Linker:
     def _settle_window(self, tracklets: list[Tracklet], decided_at: float) -> list[Decision]:
         for vehicle_id in self._gallery.forget(decided_at - self._config.time_to_live_s):
             del self._by_vehicle[vehicle_id]
+            self._travel_times = None
         tracklets = sorted(tracklets, key=lambda tracklet: (tracklet.started_at, tracklet.tracklet_id))
         decisions = self._decide(tracklets, decided_at=decided_at, is_provisional=False)
         for tracklet, decision in zip(tracklets, decisions, strict=True):
@@ -171,9 +175,14 @@ class Linker:
     def _total(self, first: Tracklet, second: Tracklet) -> float:
         if forbids(first, second, self._roads) is not None:
             return -math.inf
-        return weigh(first, second, calibration=self._calibration).total + self._config.prior_log_odds
+        return self._weigh(first, second).total + self._config.prior_log_odds
+
+    def _weigh(self, first: Tracklet, second: Tracklet) -> Evidence:
+        if self._travel_times is None:
+            self._travel_times = TravelTimes(identity.members for identity in self._gallery)
+        return weigh(first, second, calibration=self._calibration, travel_times=self._travel_times)
 
     def _strongest(self, tracklet: Tracklet, groups: Sequence[Sequence[Tracklet]]) -> Evidence | None:
         """What speaks for the tracklet and that one of the groups' tracklets that it resembles most."""
-        found = [weigh(tracklet, other, calibration=self._calibration) for group in groups for other in group]
+        found = [self._weigh(tracklet, other) for group in groups for other in group]
         return max(found, key=lambda evidence: evidence.total, default=None)

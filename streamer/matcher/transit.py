@@ -1,14 +1,18 @@
-"""Travel between cameras: what the road allows."""
+"""Travel between cameras: what the road allows, and what the links made so far say of how long it takes."""
 
 from __future__ import annotations
 
 import heapq
 import math
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from streamer.config import LinkConfig
     from streamer.matcher.tracklet import Tracklet
@@ -84,3 +88,47 @@ def _adjacency(links: Sequence[LinkConfig]) -> dict[str, dict[str, TravelTime]]:
 def gap_s(first: Tracklet, second: Tracklet) -> float:
     """Seconds between the two tracklets; negative while both are seen."""
     return max(second.started_at - first.ended_at, first.started_at - second.ended_at)
+
+
+#: Spread of the travel times of vehicles that go the same way, in seconds.
+_SPREAD_S = 0.8
+#: Two tracklets of different vehicles lie up to this far apart, any offset being as likely.
+_HORIZON_S = 20.0
+#: So many links must agree before what was learned weighs as much as knowing nothing.
+_DOUBT = 4.0
+#: A travel time never says more than this, in nats: some of the links that it was learned from are wrong.
+_MAX_TRANSIT = 3.0
+
+
+class TravelTimes:
+    """How long vehicles take from one camera to another here, learned from those already linked.
+
+    Per pair of cameras a Parzen estimate of the time between the middles of two stays, with its sign, since the two
+    directions of a road differ; mixed with a uniform one that stands for doubt. With no links it says nothing.
+    """
+
+    def __init__(self, vehicles: Iterable[Sequence[Tracklet]]) -> None:
+        """Learns from each vehicle's tracklets."""
+        offsets: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for tracklets in vehicles:
+            for first, second in combinations(sorted(tracklets, key=lambda tracklet: tracklet.camera), 2):
+                if first.camera != second.camera:
+                    offsets[first.camera, second.camera].append(_middle(second) - _middle(first))
+        # Sorted, so that sums come out the same to the last bit in whatever order the links were made.
+        self._offsets = {pair: np.sort(np.array(found)) for pair, found in offsets.items()}
+
+    def llr(self, first: Tracklet, second: Tracklet) -> float:
+        """Log p(offset | one vehicle) / p(offset | two), in nats, for two tracklets of different cameras."""
+        first, second = sorted((first, second), key=lambda tracklet: tracklet.camera)
+        known = self._offsets.get((first.camera, second.camera))
+        if known is None:
+            return 0.0
+        distance = (_middle(second) - _middle(first) - known) / _SPREAD_S
+        density = float(np.exp(-0.5 * distance**2).sum()) / (_SPREAD_S * math.sqrt(2 * math.pi))
+        uniform = 1 / (2 * _HORIZON_S)
+        ratio = (density + _DOUBT * uniform) / ((len(known) + _DOUBT) * uniform)
+        return min(max(math.log(ratio), -_MAX_TRANSIT), _MAX_TRANSIT)
+
+
+def _middle(tracklet: Tracklet) -> float:
+    return (tracklet.started_at + tracklet.ended_at) / 2

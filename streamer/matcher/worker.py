@@ -276,6 +276,7 @@ def _assignment(decision: Decision, model_id: str) -> AssignmentRecord:
         else {
             "appearance": round(evidence.appearance, 3),
             "vehicle_class": round(evidence.vehicle_class, 3),
+            "transit": round(evidence.transit, 3),
             "similarity": None if evidence.similarity is None else round(evidence.similarity, 4),
         }
     )
