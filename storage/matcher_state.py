@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 
 from storage.blobs import decode_vector
 from storage.models import AssignmentRow, CameraWatermarkRow, EmbeddingRow, TrackletRow
@@ -44,11 +44,12 @@ def load_tracklets(session: Session, region: str, *, seen_since: datetime | None
     Args:
         session: To read from.
         region: Whose tracklets.
-        seen_since: Leaves out those last seen before this; None takes all.
+        seen_since: Leaves out those last seen before this whose vehicle has been decided; None takes all.
     """
     chosen = select(TrackletRow.tracklet_id).where(TrackletRow.region == region)
     if seen_since is not None:
-        chosen = chosen.where(TrackletRow.ended_at >= seen_since)
+        final = (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & ~AssignmentRow.is_provisional
+        chosen = chosen.where((TrackletRow.ended_at >= seen_since) | ~exists().where(final))
     embeddings = _newest_embeddings(session, chosen)
     rows = session.execute(
         select(TrackletRow, AssignmentRow)

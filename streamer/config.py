@@ -21,6 +21,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -190,7 +191,7 @@ class KafkaConfig(_Section):
 class OutboxConfig(_Section):
     """The on-disk queue between the edge and the bus. With `bus: memory` it is the bus."""
 
-    #: Default: beside a SQLite database, else in the working directory, named after the site.
+    #: Default: beside a SQLite database, else beside the site file, named after the site.
     path: Path | None = None
     max_bytes: PositiveInt = 1 << 30
 
@@ -234,6 +235,13 @@ class SiteConfig(_Section):
     matcher: MatcherConfig = MatcherConfig()
     status_period_s: PositiveFloat = 2.0
 
+    @field_validator("database")
+    @classmethod
+    def _is_shared(cls, url: str) -> str:
+        if url.startswith("sqlite:") and url.removeprefix("sqlite:").strip("/") in ("", ":memory:"):
+            raise ValueError("a site runs in several processes, which share no database in memory; wanted a file")
+        return url
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         regions = {camera.id: self.region_of(camera) for camera in self.cameras}
@@ -261,7 +269,7 @@ class SiteConfig(_Section):
 
     @property
     def outbox_path(self) -> Path:
-        """The outbox file: as configured, else beside a SQLite database, else in the working directory."""
+        """The outbox file: as configured, else beside a SQLite database, else named after the site."""
         if self.outbox.path is not None:
             return self.outbox.path
         if self.database.startswith("sqlite:///"):
@@ -323,7 +331,7 @@ def _resolve_paths(site: SiteConfig, folder: Path) -> SiteConfig:
         return entry.model_copy(update=changed)
 
     database = site.database
-    if database.startswith("sqlite:///") and database != "sqlite:///:memory:":
+    if database.startswith("sqlite:///"):
         database = f"sqlite:///{_absolute(database.removeprefix('sqlite:///'), folder)}"
     detector = site.detector.model_copy(
         update={
@@ -331,7 +339,9 @@ def _resolve_paths(site: SiteConfig, folder: Path) -> SiteConfig:
             "weights_by_modality": {key: weights(value) for key, value in site.detector.weights_by_modality.items()},
         }
     )
-    outbox_path = None if site.outbox.path is None else (folder / site.outbox.path).resolve()
+    outbox_path = site.outbox.path or (None if database.startswith("sqlite:///") else Path(f"{site.site}.outbox.db"))
+    if outbox_path is not None:
+        outbox_path = (folder / outbox_path).resolve()
     return site.model_copy(
         update={
             "cameras": tuple(camera(entry) for entry in site.cameras),

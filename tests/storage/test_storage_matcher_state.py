@@ -47,11 +47,14 @@ def test_the_newest_embedding_of_each_modality_comes_back(database: Database) ->
     assert [(crop.modality, crop.sighting_id[-1]) for crop in found.embeddings] == [("thermal", "2"), ("visible", "3")]
 
 
-@pytest.mark.parametrize(("seen_since", "numbers"), [(None, [1, 2]), (after(5), [2]), (after(6.5), [])])
-def test_only_the_region_and_the_last_while(database: Database, seen_since: object, numbers: list[int]) -> None:
+@pytest.mark.parametrize(("seen_since", "numbers"), [(None, [1, 2, 4]), (after(5), [2, 4]), (after(6.5), [4])])
+def test_only_the_region_the_last_while_and_what_is_undecided(
+    database: Database, seen_since: object, numbers: list[int]
+) -> None:
     with database.transaction() as session:
         store(session, tracklet(number=1, start=0, end=4.9), "v1")
-        store(session, tracklet(number=2, start=1, end=6))
+        store(session, tracklet(number=2, start=1, end=6), "v2")
+        store(session, tracklet(number=4, start=2, end=3))
         store(session, tracklet("bridge", number=3, region="north", end=9), "v3")
     with database.snapshot() as session:
         found = load_tracklets(session, "main", seen_since=seen_since)  # type: ignore[arg-type]

@@ -92,6 +92,8 @@ def test_a_bare_weights_name_stays_unless_such_a_file_lies_beside(tmp_path: Path
     ("site: s\ndatabase: d\ncameras: [{id: c, url: a}, {id: c, url: b}]",
      ["cameras: each id must be unique, got twice: c"]),
     ("site: s\ncameras: [{id: c, url: a}]", ["database: missing, and has no default"]),
+    ("site: s\ndatabase: 'sqlite://'\ncameras: [{id: c, url: a}]",
+     ["database: a site runs in several processes, which share no database in memory; wanted a file (got 'sqlite://')"]),
     (ONE_CAMERA + "colour: red", ["colour: unknown key (got 'red')"]),
     (ONE_CAMERA + "workers: 0", ["workers: wanted greater than 0 (got 0)"]),
     (ONE_CAMERA + "bus: rabbit", ["bus: wanted 'memory' or a mapping (got 'rabbit')"]),
