@@ -67,6 +67,7 @@ def sighting(
     kind: SightingKind,
     seconds: tuple[float, float],
     vehicle: int | None,
+    session: str = "s",
 ) -> Sighting:
     """One that tells of a tracklet seen in that stretch of seconds, with a picture unless `vehicle` is None."""
     start, end = seconds
@@ -80,7 +81,7 @@ def sighting(
         site="crossing",
         region="main",
         camera=camera,
-        session="s",
+        session=session,
         number=number,
         sequence=sequence,
         started_at=at(start),

@@ -63,3 +63,22 @@ def test_a_promise_is_not_taken_back() -> None:
     marks.promise("a", "1", 95.0, is_finished=False)
 
     assert marks.region == 100.0
+
+
+def test_a_finished_file_of_the_evening_says_nothing_of_one_played_from_the_morning() -> None:
+    marks = _watermarks("evening", "a", "b")
+    marks.promise("evening", "1", 9000.0, is_finished=True)
+    marks.promise("a", "1", 100.0, is_finished=False)
+    marks.promise("b", "1", 105.0, is_finished=False)
+
+    assert marks.region == 100.0
+    assert marks.silent() == []
+
+
+def test_a_session_left_behind_comes_late_and_changes_nothing() -> None:
+    marks = _watermarks("a")
+    marks.promise("a", "1", 100.0, is_finished=False)
+    marks.promise("a", "2", 110.0, is_finished=False)
+    marks.promise("a", "1", 104.0, is_finished=True)
+
+    assert marks.region == 110.0

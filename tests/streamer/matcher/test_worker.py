@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.crop_store import CropStore
-from storage.database import Database
+from storage.database import Database, OffsetConflictError
 from storage.matcher_state import load_tracklets
 from storage.trajectories import vehicles
 from storage.writer import Writer
@@ -94,6 +94,11 @@ class Site:
                 if stored.assignment is not None
             }
 
+    def end_reasons(self) -> dict[str, str | None]:
+        with self.database.snapshot() as session:
+            found = load_tracklets(session, "main", seen_since=None)
+        return {stored.tracklet.tracklet_id: stored.tracklet.end_reason for stored in found}
+
 
 @pytest.fixture
 def crossing(tmp_path: Path) -> Iterator[Site]:
@@ -152,11 +157,48 @@ def test_a_tracklet_whose_end_never_comes_is_closed_with_its_session(crossing: S
     worker, _ = crossing.play(_payloads(story))
 
     assert worker.counters.lost == 1
-    with crossing.database.snapshot() as session:
-        reasons = {
-            s.tracklet.tracklet_id: s.tracklet.end_reason for s in load_tracklets(session, "main", seen_since=None)
-        }
-    assert reasons["b/s/2"] == "session_lost"
+    assert crossing.end_reasons()["b/s/2"] == "session_lost"
+
+
+def test_a_reconnect_closes_what_the_old_session_left_open_and_nothing_else(crossing: Site) -> None:
+    story: list[Message] = [
+        heartbeat("a", 0),
+        heartbeat("b", 0, finished=True),
+        sighting("a", 1, 0, FIRST, (1, 2), vehicle=1),
+        heartbeat("a", 20, session="t"),
+        sighting("a", 1, 0, FIRST, (21, 22), vehicle=2, session="t"),
+        # Late, of the session that was left: its camera has gone on, and so has the tracklet of the new one.
+        heartbeat("a", 3),
+        heartbeat("a", 40, session="t"),
+        sighting("a", 1, 1, END, (21, 41), vehicle=2, session="t"),
+        heartbeat("a", 60, session="t", finished=True),
+    ]
+
+    worker, _ = crossing.play(_payloads(story))
+
+    assert worker.counters.lost == 1
+    assert crossing.end_reasons() == {"a/s/1": "session_lost", "a/t/1": "left"}
+
+
+def test_what_comes_after_the_end_opens_a_tracklet_no_more(crossing: Site) -> None:
+    late = [*STORY, sighting("b", 2, 2, UPDATE, (13, 14), vehicle=1), sighting("b", 2, 3, END, (14, 15), vehicle=1)]
+    late.append(heartbeat("b", 30, finished=True))
+
+    crossing.play(_payloads(STORY))
+    before = crossing.partition()
+    worker, _ = crossing.play(_payloads(late))
+
+    assert worker.counters.decided == 0
+    assert crossing.partition() == before
+
+
+def test_a_partition_that_somebody_else_has_read_is_given_up(crossing: Site) -> None:
+    payloads = _payloads(STORY)
+    crossing.play(payloads)
+    tape = Tape(payloads, start=0, batch=4)
+
+    with pytest.raises(OffsetConflictError, match="the database is at 11"):
+        MatcherWorker(crossing.config, crossing.database, tape, crossing.crops).step(timeout_s=0.0)
 
 
 def test_vectors_of_another_model_are_kept_but_not_compared(crossing: Site) -> None:
