@@ -207,7 +207,8 @@ class CropSelector:
         self._started_s, self._min_interval_s, self._better_by = started_s, min_interval_s, better_by
         self._candidate: VehicleCrop | None = None
         self._chosen_s = -np.inf
-        self._last: VehicleCrop | None = None
+        #: Band and box of the last choice: not the crop, whose frame is megabytes.
+        self._last: tuple[Modality, tuple[float, float, float, float]] | None = None
         self._best: dict[Modality, float] = {}
         self._count = 0
 
@@ -241,7 +242,7 @@ class CropSelector:
     def _take(self, crop: VehicleCrop, now_s: float) -> Choice:
         choice = Choice(crop, self._is_better(crop))
         self._best[crop.modality] = max(crop.quality, self._best.get(crop.modality, 0.0))
-        self._candidate, self._chosen_s, self._last = None, now_s, crop
+        self._candidate, self._chosen_s, self._last = None, now_s, (crop.modality, crop.box)
         self._count += 1
         return choice
 
@@ -256,10 +257,12 @@ class CropSelector:
         return crop.quality >= self._better_by * self._best.get(crop.modality, 0.0)
 
     def _shows_otherwise(self, modality: Modality, box: NDArray[np.float32]) -> bool:
-        last = self._last
-        if last is None or last.modality is not modality:
+        if self._last is None:
             return True
-        return self._count < MAX_DIVERSE_CROPS and has_moved(last.box, box, MOVED_SHARE, SCALED_BY)
+        last_modality, last_box = self._last
+        if self._count >= MAX_DIVERSE_CROPS:
+            return False
+        return last_modality is not modality or has_moved(last_box, box, MOVED_SHARE, SCALED_BY)
 
 
 def has_moved(

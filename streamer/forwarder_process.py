@@ -34,6 +34,8 @@ def run_forwarder(context: ChildContext, setup: ForwarderSetup) -> None:
     while not context.is_told(Order.EMPTY_OUTBOX) and forwarder.is_alive:
         _report(forwarder, row)
         time.sleep(_LOOK_S)
+    if not context.is_told(Order.EMPTY_OUTBOX):
+        raise SystemExit("forwarder: its thread has ended by itself; start it anew")
     forwarder.stop(timeout_s=EMPTY_TIMEOUT_S)
     _report(forwarder, row)
     row.state = RowState.STOPPED

@@ -240,7 +240,7 @@ class TrackletBook:
 
     def _ask(self, tracklet: Tracklet, choice: Choice) -> AskedCrop:
         crop = choice.crop
-        asked = AskedCrop(crop, encode_crop(crop.image, self._rules.crops.jpeg_quality))
+        asked = AskedCrop.of(crop, encode_crop(crop.image, self._rules.crops.jpeg_quality))
         tracklet.crops.append(asked)
         self._asked[self._next_question] = asked
         self._questions.append(Question(self._next_question, crop.image, crop.modality))

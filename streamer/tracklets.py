@@ -65,12 +65,23 @@ class Moment:
 
 @dataclass(slots=True)
 class AskedCrop:
-    """A crop that the embedder was asked for, and its answer once there is one."""
+    """What is kept of a crop that the embedder was asked for, and its answer once there is one.
 
-    crop: VehicleCrop
+    Not the pictures: a parked vehicle's tracklet may last for hours, and a frame is megabytes.
+    """
+
+    modality: Modality
+    quality: float
+    captured_at: datetime
+    box: tuple[float, float, float, float]
     jpeg: bytes
     is_answered: bool = False
     vector: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, crop: VehicleCrop, jpeg: bytes) -> AskedCrop:
+        """A crop that is being asked for."""
+        return cls(crop.modality, crop.quality, crop.captured_at, crop.box, jpeg)
 
     def answer(self, vector: NDArray[np.float32] | None) -> None:
         """Takes the answer; None says that the crop was dropped."""
@@ -78,8 +89,7 @@ class AskedCrop:
 
     def embedding(self, vector: NDArray[np.float32]) -> CropEmbedding:
         """What a sighting says of this crop."""
-        crop = self.crop
-        return CropEmbedding(crop.modality, vector, crop.quality, crop.captured_at, crop.box, self.jpeg)
+        return CropEmbedding(self.modality, vector, self.quality, self.captured_at, self.box, self.jpeg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +129,12 @@ def combine(crops: Sequence[AskedCrop]) -> list[CropEmbedding]:
     by_modality: dict[Modality, list[tuple[AskedCrop, NDArray[np.float32]]]] = defaultdict(list)
     for crop in crops:
         if crop.vector is not None:
-            by_modality[crop.crop.modality].append((crop, crop.vector))
+            by_modality[crop.modality].append((crop, crop.vector))
     result = []
     for members in by_modality.values():
-        best, vector = max(members, key=lambda member: member[0].crop.quality)
+        best, vector = max(members, key=lambda member: member[0].quality)
         if len(members) > 1:
-            total = np.sum([crop.crop.quality * vector.astype(np.float64) for crop, vector in members], axis=0)
+            total = np.sum([crop.quality * vector.astype(np.float64) for crop, vector in members], axis=0)
             norm = float(np.linalg.norm(total))
             # Vectors that cancel out say nothing together; the best one still does.
             vector = (total / norm).astype(np.float32) if norm > 1e-6 else vector
