@@ -105,7 +105,7 @@ def _conclude(supervisor: Supervisor, outcome: Outcome, console: Console) -> int
     """Prints the table and the totals; the exit status."""
     from storage.errors import StorageError
     from streamer.counters import RowState
-    from streamer.progress import totals_line
+    from streamer.progress import losses_line, totals_line
     from streamer.site_plan import Role
 
     if supervisor.role is not Role.EDGE:
@@ -116,6 +116,8 @@ def _conclude(supervisor: Supervisor, outcome: Outcome, console: Console) -> int
             return INCOMPLETE
     if supervisor.role is not Role.MATCHER:
         console.print(totals_line(supervisor.board), highlight=False, soft_wrap=True)
+        if losses := losses_line(supervisor.board):
+            console.print(losses, style="yellow", highlight=False, soft_wrap=True)
     rows = {name: supervisor.board.camera(name) for name in supervisor.board.cameras}
     failed = {name: row.note for name, row in rows.items() if row.state is RowState.FAILED}
     for name, reason in failed.items():

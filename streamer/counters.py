@@ -67,7 +67,10 @@ class Field(IntEnum):
     PREPARE_S = 25
     DETECT_S = 26
     TRACK_S = 27
-    PUBLISH_S = 28
+    #: Of the matcher: messages put aside, tracklets whose end never came, vectors that its calibration is not for.
+    REJECTED = 28
+    TRACKLETS_LOST = 33
+    VECTORS_UNCOMPARED = 34
     #: CPU seconds of embedder and matcher while at work.
     WORK_S = 29
 

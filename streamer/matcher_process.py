@@ -77,7 +77,7 @@ def _consumer(site: SiteConfig, database: Database, trace: Path | None) -> Consu
 
 def _match(matcher: MatcherWorker, consumer: Consumer, context: ChildContext, row: Row, quiet_s: float) -> None:
     # A restarted matcher goes on counting where the one before it stopped.
-    base = {field: row[field] for field in (Field.HANDLED, Field.SIGHTINGS, Field.VEHICLES)}
+    base = {field: row[field] for field in Field}
     looked_s = busy_s = time.monotonic()
     while not context.is_told(Order.STOP_ALL):
         began = time.process_time()
@@ -96,7 +96,15 @@ def _match(matcher: MatcherWorker, consumer: Consumer, context: ChildContext, ro
 
 def _report(matcher: MatcherWorker, base: dict[Field, float], row: Row) -> None:
     counters = matcher.counters
-    row[Field.HANDLED] = base[Field.HANDLED] + counters.messages
-    row[Field.SIGHTINGS] = base[Field.SIGHTINGS] + counters.sightings
-    row[Field.VEHICLES] = base[Field.VEHICLES] + counters.vehicles
+    values = {
+        Field.HANDLED: counters.messages,
+        Field.SIGHTINGS: counters.sightings,
+        Field.VEHICLES: counters.vehicles,
+        Field.REJECTED: counters.rejected,
+        Field.TRACKLETS_LOST: counters.lost,
+        Field.VECTORS_UNCOMPARED: counters.uncompared,
+        Field.PICTURES_LOST: counters.crops_lost,
+    }
+    for name, value in values.items():
+        row[name] = base[name] + value
     row[Field.ALIVE_S] = time.monotonic()

@@ -139,6 +139,24 @@ def vehicles_table(vehicles: Sequence[VehicleSummary], visits: dict[str, list[tu
     return table
 
 
+#: What may go wrong and is told only when it has, by what it is called; cameras and stages alike.
+_LOSSES = {
+    "sightings lost": Field.SIGHTINGS_LOST,
+    "pictures lost": Field.PICTURES_LOST,
+    "messages put aside": Field.REJECTED,
+    "tracklets without an end": Field.TRACKLETS_LOST,
+    "vectors of another embedder": Field.VECTORS_UNCOMPARED,
+    "frames that could not be decoded": Field.DECODE_ERRORS,
+}
+
+
+def losses_line(board: Board) -> str:
+    """Everything that was lost or put aside in the run beside frames and crops; empty where nothing was."""
+    rows = [board.camera(name) for name in board.cameras] + [board.stage(name) for name in board.stages]
+    counts = {name: sum(row.count(field) for row in rows) for name, field in _LOSSES.items()}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
 def totals_line(board: Board) -> str:
     """All frames and crops of the run, accounted for."""
     accounts = [Accounts.of(board.camera(name)) for name in board.cameras]

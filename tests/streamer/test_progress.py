@@ -7,7 +7,7 @@ from rich.console import Console
 
 from storage.trajectories import VehicleSummary
 from streamer.counters import Board, Field, RowState
-from streamer.progress import LINE_PERIOD_S, LIVE_PERIOD_S, Progress, totals_line, vehicles_table
+from streamer.progress import LINE_PERIOD_S, LIVE_PERIOD_S, Progress, losses_line, totals_line, vehicles_table
 from tests.streamer.book_builders import at
 from tests.streamer.test_health import SITE, Clock
 
@@ -56,6 +56,15 @@ def test_anything_else_gets_a_line_now_and_then(board: Board) -> None:
 
 def test_the_totals_account_for_every_frame(board: Board) -> None:
     assert totals_line(board).startswith("frames: 1234 decoded = 1000 detected + 200 gated + 34 dropped;")
+
+
+def test_what_was_lost_is_told_and_nothing_is_told_of_what_was_not(board: Board) -> None:
+    assert losses_line(board) == ""
+
+    board.camera("cam1").add(Field.SIGHTINGS_LOST, 2)
+    board.stage("matcher").add(Field.REJECTED, 3)
+
+    assert losses_line(board) == "2 sightings lost, 3 messages put aside"
 
 
 def test_the_last_table_shows_each_vehicle_s_way() -> None:
