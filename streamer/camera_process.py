@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 #: Files of one site stay this close together in event time, or a third of the matcher's patience if that is less.
 MAX_LEAD_S = 5.0
-#: How long one stage may keep the interpreter from another. By default 5 ms, a quarter of a frame's time in the network,
-#: in which both cores wait for the next picture to be drawn.
+#: How long one stage may keep the interpreter from another. By default 5 ms, a quarter of a frame's time in the
+#: network, in which both cores may wait for the next picture to be drawn.
 SWITCH_INTERVAL_S = 0.0005
 #: How long a camera worker waits for the embedder to load; the supervisor restarts it after that.
 EMBEDDER_START_S = 120.0
