@@ -90,6 +90,7 @@ class EmbeddingServer:
         self._listener = Listener(address, "AF_UNIX", backlog=_BACKLOG)
         self._embedder, self._batch_size, self._max_wait_s, self._row = embedder, batch_size, max_wait_s, row
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._is_closing = False
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Serves until `should_stop` says so, asked at least every `IDLE_S` while idle."""
@@ -101,14 +102,20 @@ class EmbeddingServer:
             if jobs:
                 self._serve(jobs)
         self._row.state = RowState.STOPPED
+        self._is_closing = True
         self._listener.close()
 
     def _accept(self) -> None:
         while True:
             try:
                 connection = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if self._is_closing:
+                    return
+                # Out of file handles, say: whoever asks tries again, and so does this thread.
+                _log.warning("an asker could not be let in", reason=str(error))
+                time.sleep(IDLE_S)
+                continue
             threading.Thread(target=self._read, args=(connection,), name="read", daemon=True).start()
 
     def _read(self, connection: Connection) -> None:
