@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from streamer.counters import Field, RowState
+from streamer.dating import FALLBACK_FPS
 from streamer.sightings import EndReason
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from streamer.frames import Frame, SessionEnd
     from streamer.stream import CameraStream
 
-#: A camera that declares no frame rate is taken to have this one.
-ASSUMED_FPS = 25.0
 #: States that a stop leaves as they are: nothing more will come.
 SETTLED = (RowState.FINISHED, RowState.FAILED)
 
@@ -70,7 +69,7 @@ class Lane:
     @property
     def frame_rate(self) -> float:
         """As the stream declares it."""
-        return self.stream.counters.fps or ASSUMED_FPS
+        return self.stream.counters.fps or FALLBACK_FPS
 
     def is_moving(self, frame: Frame) -> bool:
         """Whether the detector must see the frame."""

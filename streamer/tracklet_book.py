@@ -178,11 +178,6 @@ class TrackletBook:
         return not (self._open or self._asked or self._drafts or self._questions)
 
     @property
-    def unanswered(self) -> int:
-        """How many crops have no answer yet."""
-        return len(self._asked)
-
-    @property
     def watermark(self) -> datetime | None:
         """Event time up to which nothing more will come, once what `take_sightings` gave is published.
 
