@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reid.config import AugmentConfig
-from reid.datasets import load_pictures, read_samples, training_set
+from reid.datasets import Sample, load_pictures, read_samples, training_set
 from reid.errors import DatasetError
 from reid.modality import Modality
 from reid.site_crops import Rules, cut, cut_site
@@ -26,6 +26,26 @@ def test_a_folder_is_read_with_what_it_says(tmp_path: Path) -> None:
     assert len(samples) == 4 * 3 * 2
     assert samples[0].camera == "cam-visible"
     assert samples[0].scene == ""
+    assert {sample.split for sample in samples} == {"val"}
+
+
+def test_a_table_may_say_time_role_and_shot(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    row = {"path": "a.png", "vehicle": "1", "modality": "thermal", "time": "12.5", "role": "gallery", "shot": "s7"}
+    write_table(tmp_path, [row])
+    (sample,) = read_samples(tmp_path)
+    assert (sample.time, sample.role, sample.shot, sample.part) == ("12.5", "gallery", "s7", (0, 1))
+
+
+def test_a_shot_says_more_than_a_view_and_is_not_taken_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), picture(1))
+    known = [("1", ""), ("1", "1"), ("2", "1"), ("", "")]
+    samples = [Sample(path, "1", Modality.VISIBLE, view=view, shot=shot) for view, shot in known]
+    views = training_set([(samples, 1)], 64, 64).views
+    assert views[1] == views[2]
+    assert views[0] not in ("", views[1])
+    assert views[3] == ""
 
 
 def test_pictures_are_rgb(tmp_path: Path) -> None:
@@ -50,6 +70,9 @@ def test_vehicles_of_two_folders_stay_apart(tmp_path: Path) -> None:
     [
         ({"path": "a.png", "vehicle": "1"}, "no column modality"),
         ({"path": "a.png", "vehicle": "1", "modality": "radar"}, r"samples\.csv:2: modality 'radar' is none of"),
+        ({"path": "a.png", "vehicle": "", "modality": "visible"}, r"samples\.csv:2: no vehicle"),
+        ({"path": "a.png", "vehicle": "1", "modality": "visible", "role": "both"}, r"samples\.csv:2: role 'both' is"),
+        ({"path": "a.png", "vehicle": "1", "modality": "visible"}, r"a\.png: no such picture, but .*samples\.csv:2"),
     ],
 )
 def test_a_wrong_table_is_refused(tmp_path: Path, row: dict[str, str], complaint: str) -> None:
@@ -63,6 +86,15 @@ def test_no_table_and_no_rows_are_refused(tmp_path: Path) -> None:
         read_samples(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="no row with split 'test'"):
         read_samples(dataset(tmp_path), "test")
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    write_table(tmp_path, [{"path": "a.png", "vehicle": "1", "modality": "visible"}])
+    with pytest.raises(DatasetError, match="no column split"):
+        read_samples(tmp_path, "val")
+
+
+def test_a_part_outside_of_its_file_can_not_be_said() -> None:
+    with pytest.raises(ValueError, match=r"part must be \(index, count\)"):
+        Sample(Path("a.png"), "1", Modality.VISIBLE, part=(2, 2))
 
 
 @pytest.mark.parametrize("contents", [None, b"", b"GIF?"])
