@@ -50,10 +50,6 @@ class Scores:
         found: NDArray[np.bool_] = self.first_ranks[:, None] <= np.arange(1, MAX_RANK + 1)[None, :]
         return found.mean(axis=0) if self.queries else np.zeros(MAX_RANK)
 
-    def hardest(self, count: int) -> NDArray[np.int64]:
-        """The rows of the `count` valid queries of lowest average precision, the lowest first."""
-        return self.rows[np.argsort(self.average_precisions, kind="stable")[:count]]
-
 
 def descending(similarities: NDArray[np.float32], removed: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
     """Rank galleries by similarity.

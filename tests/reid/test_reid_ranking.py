@@ -75,12 +75,6 @@ def test_equal_similarities_keep_the_order_of_the_gallery() -> None:
     assert descending(np.array([[0.5, 0.9, 0.5, 0.9]], dtype=np.float32)).tolist() == [[1, 3, 0, 2]]
 
 
-def test_the_hardest_queries_come_first() -> None:
-    similarities = np.array([[0.9, 0.1, 0.2], [0.9, 0.1, 0.2], [0.9, 0.1, 0.2]], dtype=np.float32)
-    scores = rank(similarities, np.array([0, 1, 2]), np.array([0, 1, 2]))
-    assert scores.hardest(2).tolist() == [1, 2]
-
-
 def test_blocks_of_queries_join_to_the_whole() -> None:
     rng = np.random.default_rng(1)
     similarities = rng.normal(size=(10, 12)).astype(np.float32)
