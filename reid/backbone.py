@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from reid.config import LayerName
 from reid.errors import CheckpointError
 from reid.layers import run_on_tiles
 from reid.modality import Modality
 from reid.torch_files import read_checkpoint
 
 BackboneName = Literal["resnet18", "resnet50"]
-LayerName = Literal["layer1", "layer2", "layer3", "layer4"]
 LAYERS: tuple[LayerName, ...] = get_args(LayerName)
 STEM_CHANNELS = 64
 
@@ -51,18 +51,11 @@ class Trunk(nn.Module):
         """Run each modality through its own stem.
 
         Args:
-            images: per modality (B_m, 3, H, W) float, normalised; H and W multiples of 64.
+            images: per modality (B_m, 3, H, W) float, normalised; H and W multiples of 4.
 
         Returns:
             (sum of B_m, 64, H / 4, W / 4), in the mapping's order.
-
-        Raises:
-            ValueError: a height or width that tiles would not divide.
         """
-        for modality, batch in images.items():
-            if batch.shape[-2] % 64 or batch.shape[-1] % 64:
-                size = f"{batch.shape[-2]}x{batch.shape[-1]}"
-                raise ValueError(f"{modality} pictures are {size}: height and width must be multiples of 64")
         return torch.cat([self.stems[modality.value](batch) for modality, batch in images.items()])
 
     def layers(self, maps: Tensor, tiles: int = 1, until: LayerName | None = None) -> dict[str, Tensor]:

@@ -24,7 +24,9 @@ def save_network(path: Path, network: Porsche, description: str) -> None:
         network: its weights are copied.
         description: how they came about, for whoever finds the file alone.
     """
-    state = {name: _half(value) for name, value in network.state_dict().items() if ".classifier." not in name}
+    # Whatever a network for inference does not build is left out: classifiers, other stages' matchers.
+    wanted = Porsche(network.config).state_dict().keys()
+    state = {name: _half(value) for name, value in network.state_dict().items() if name in wanted}
     config = network.config.model_dump(mode="json")
     write_atomically(path, {"format": FORMAT, "model": config, "description": description, "state": state})
 
@@ -59,3 +61,31 @@ def load_network(path: Path) -> tuple[Porsche, str]:
 def model_id(path: Path, name: str) -> str:
     """Name and the first 8 hex digits of the file's SHA-256."""
     return f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+
+
+def load_initial(network: Porsche, path: Path) -> bool:
+    """Start a network's training from weights of `save_network`, as far as they fit.
+
+    What the file lacks (classifiers, other stages, a matcher it was trained without) or has in another shape
+    (a matcher of other points) keeps its random start.
+
+    Args:
+        network: changed in place.
+        path: the file.
+
+    Returns:
+        Whether the file was one of ours; if not, nothing was changed.
+
+    Raises:
+        CheckpointError: no such file, broken, or of another backbone.
+    """
+    contents = read_checkpoint(path)
+    if contents.get("format") != FORMAT:
+        return False
+    wanted, state = network.state_dict(), contents["state"]
+    fitting = {k: v for k, v in state.items() if k in wanted and wanted[k].shape == v.shape}
+    missing = [name for name in wanted if name.startswith("trunk.") and name not in fitting]
+    if missing:
+        raise CheckpointError(f"{path}: weights of another backbone: no fitting {missing[0]}")
+    network.load_state_dict(fitting, strict=False)
+    return True

@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from reid.errors import ConfigError
 
+LayerName = Literal["layer1", "layer2", "layer3", "layer4"]
+#: Pixels of the stem's map per pixel of each layer's.
+LAYER_STRIDES: dict[LayerName, int] = {"layer1": 1, "layer2": 2, "layer3": 4, "layer4": 8}
+
 
 class Strict(BaseModel):
     """A frozen section whose unknown keys are errors."""
@@ -21,8 +25,23 @@ class StageConfig(Strict):
     """One stage of progressive training: tiles per side, the layer it reads, its feature's length."""
 
     tiles: int = Field(default=1, ge=1)
-    layer: Literal["layer1", "layer2", "layer3", "layer4"] = "layer3"
+    layer: LayerName = "layer3"
     dimension: int = Field(default=256, ge=1)
+
+
+class MatcherConfig(Strict):
+    """POM: the transformer that compares two pictures point by point. One is built per stage."""
+
+    layers: int = Field(default=3, ge=1, description="decoder layers N; the encoder has N - 1")
+    feed_forward: int = Field(default=2048, ge=1, description="hidden width of the encoder's layers")
+    head: int = Field(default=2048, ge=1, description="hidden width of the deep matching head")
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    rows: int | None = Field(default=None, ge=1, description="points down a picture; the map's own height if empty")
+    columns: int | None = Field(default=None, ge=1, description="points across; the map's own width if empty")
+    channels: int | None = Field(default=None, ge=1, description="numbers of a point; the stage's dimension if empty")
+    pairs: Literal["cross", "all"] = Field(
+        default="cross", description="train on pairs of two modalities only, or also within one"
+    )
 
 
 class ModelConfig(Strict):
@@ -30,21 +49,46 @@ class ModelConfig(Strict):
 
     name: str = "porsche"
     backbone: Literal["resnet18", "resnet50"] = "resnet18"
-    height: int = Field(default=128, multiple_of=64, gt=0)
-    width: int = Field(default=256, multiple_of=64, gt=0)
+    height: int = Field(default=128, gt=0)
+    width: int = Field(default=256, gt=0)
     stages: tuple[StageConfig, ...] = Field(default=(StageConfig(),), min_length=1)
     embedding_stages: tuple[int, ...] = Field(default=(0,), min_length=1)
+    embedding_feature: Literal["after_neck", "before_neck"] = "after_neck"
+    classifier: Literal["shared", "per_modality"] = "shared"
+    matcher: MatcherConfig | None = None
+    matching_stage: int = Field(default=0, ge=0, description="the stage whose matcher gives the reported score")
 
     @model_validator(mode="after")
     def _stages_exist(self) -> Self:
         if not all(0 <= index < len(self.stages) for index in self.embedding_stages):
             raise ValueError(f"embedding_stages {self.embedding_stages} must index the {len(self.stages)} stages")
+        if self.matching_stage >= len(self.stages):
+            raise ValueError(f"matching_stage {self.matching_stage} must index the {len(self.stages)} stages")
+        return self
+
+    @model_validator(mode="after")
+    def _tiles_divide_the_maps(self) -> Self:
+        for stage in self.stages:
+            # A tile must still divide evenly after the stem (4) and the stage's layers: 64 for the paper's stages.
+            step = 4 * stage.tiles * LAYER_STRIDES[stage.layer]
+            if self.height % step or self.width % step:
+                size = f"{self.height} x {self.width}"
+                raise ValueError(
+                    f"height x width {size}: both must be multiples of {step} for {stage.tiles} tiles a side "
+                    f"at {stage.layer}"
+                )
         return self
 
     @property
     def dimension(self) -> int:
         """Length of the embedding."""
         return sum(self.stages[index].dimension for index in self.embedding_stages)
+
+    def points(self, stage: int) -> tuple[int, int]:
+        """Rows and columns of the points that a stage's matcher compares."""
+        stride = 4 * LAYER_STRIDES[self.stages[stage].layer]
+        matcher = self.matcher or MatcherConfig()
+        return matcher.rows or self.height // stride, matcher.columns or self.width // stride
 
 
 class SourceConfig(Strict):
@@ -56,10 +100,17 @@ class SourceConfig(Strict):
 
 
 class BatchConfig(Strict):
-    """PxK batches: `vehicles` identities, of each up to `images_per_modality` pictures a modality."""
+    """What a batch holds.
 
+    `identities`: P x K, `vehicles` identities, of each up to `images_per_modality` pictures a modality.
+    `pairs`: `pairs` shots of a visible and an infrared picture of one vehicle, over every pair of modalities
+    the data has; a picture without a partner comes alone.
+    """
+
+    sampling: Literal["identities", "pairs"] = "identities"
     vehicles: int = Field(default=8, ge=2)
     images_per_modality: int = Field(default=2, ge=1)
+    pairs: int = Field(default=64, ge=2)
     pairing: Literal["same_view", "any"] = "any"
     half_size_until: float = Field(
         default=0.0, ge=0, le=1, description="part of the epochs at half height and width: a quarter of the work"
@@ -71,6 +122,7 @@ class AugmentConfig(Strict):
 
     flip: float = Field(default=0.5, ge=0, le=1)
     box_jitter: float = Field(default=0.08, ge=0, le=0.5, description="shift and scale of the box, part of its side")
+    crop_padding: int = Field(default=0, ge=0, description="shift by up to so many pixels: pad and crop")
     low_resolution: float = Field(default=0.5, ge=0, le=1)
     low_resolution_height: int = Field(default=20, ge=4, description="smallest height pictures are shrunk to")
     erasing: float = Field(default=0.4, ge=0, le=1)
@@ -84,21 +136,26 @@ class LossConfig(Strict):
 
     identity: float = Field(default=1.0, ge=0)
     triplet: float = Field(default=0.4, ge=0)
+    matching: float = Field(default=1.0, ge=0, description="POM's; needs model.matcher")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    consistency: float = Field(default=0.01, ge=0, description="share of the other losses; needs pairing same_view")
+    consistency: float = Field(default=0.01, ge=0, description="share of the matching loss; needs pairs of one view")
     consistency_form: Literal["patch", "pooled"] = "patch"
 
 
 class OptimiserConfig(Strict):
-    """AdamW or SGD, linear warm-up, cosine decay to zero."""
+    """AdamW or SGD, a linear warm-up, then half a cosine to zero or steps down."""
 
     name: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(default=5e-4, gt=0)
     backbone_factor: float = Field(default=1.0, gt=0, description="learning rate of the trunk, as a multiple")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD's, with Nesterov's correction")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD's; AdamW has its own")
+    nesterov: bool = Field(default=True, description="SGD with momentum only")
     weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: Literal["cosine", "steps"] = "cosine"
     warmup: float = Field(default=0.1, ge=0, lt=1, description="part of all steps")
-    clip_norm: float = Field(default=16.0, gt=0)
+    milestones: tuple[float, ...] = Field(default=(0.3, 0.6), description="`steps`: parts of all steps")
+    step_factor: float = Field(default=0.1, gt=0, le=1, description="`steps`: multiplies the rate at each")
+    clip_norm: float = Field(default=16.0, ge=0, description="0: gradients are not clipped")
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="0: no averaging of weights")
 
 
@@ -122,13 +179,21 @@ class TrainConfig(Strict):
     optimiser: OptimiserConfig = OptimiserConfig()
     epochs: int = Field(default=40, ge=1)
     seed: int = Field(default=0, ge=0)
-    initial_weights: Path | None = None
-    bfloat16: bool = True
+    initial_weights: Path | None = Field(
+        default=None, description="weights of an earlier run of ours, or torchvision's ImageNet state dict"
+    )
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    progressive: bool = Field(default=True, description="a step per stage and batch; else one step for all stages")
 
     @model_validator(mode="after")
     def _half_size_fits(self) -> Self:
-        if self.batch.half_size_until and (self.model.height % 128 or self.model.width % 128):
-            raise ValueError("batch.half_size_until: half the model's height and width must be multiples of 64")
+        if self.batch.half_size_until:
+            half = {"height": self.model.height // 2, "width": self.model.width // 2, "matcher": None}
+            ModelConfig.model_validate({**self.model.model_dump(), **half})
+            if self.model.matcher and not (self.model.matcher.rows and self.model.matcher.columns):
+                raise ValueError(
+                    "batch.half_size_until: model.matcher needs rows and columns, or its points would change"
+                )
         return self
 
 

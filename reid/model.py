@@ -1,50 +1,71 @@
-"""PORSCHE's network as far as embeddings go: trunk and auxiliary branches."""
+"""PORSCHE's network: trunk, auxiliary branches and point matchers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reid.backbone import LAYERS, Trunk
-from reid.config import ModelConfig, StageConfig
+from reid.config import MatcherConfig, ModelConfig, StageConfig
 from reid.modality import Modality
+from reid.point_matcher import Block, PointMatcher
+
+ClassifierForm = Literal["shared", "per_modality"]
 
 # ImageNet's, in 0-255: the trunk starts from weights trained with them.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_DEVIATION = (58.395, 57.12, 57.375)
 
 
-@dataclass(frozen=True, slots=True)
-class StageOutput:
+class StageOutput(NamedTuple):
     """What one stage says of a batch of B pictures.
 
+    A named tuple, since what wraps a network for mixed precision and several devices refuses frozen dataclasses.
+
     Attributes:
-        maps: (B, D, h, w) projected map, whose h * w positions are POM's points.
+        maps: (B, D, h, w) projected map.
         feature: (B, D) its average: what the triplet loss sees.
-        neck: (B, D) the batch-normalised feature: the embedding before normalising.
+        neck: (B, D) the batch-normalised feature.
         logits: (B, identities), or (B, 0) in a network without a classifier.
+        scores: per block of pairs (rows, columns) the matcher's logits; empty without a matcher.
     """
 
     maps: Tensor
     feature: Tensor
     neck: Tensor
     logits: Tensor
+    scores: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a deployed network says of B pictures.
+
+    Attributes:
+        embedding: (B, D) float of unit norm, for a search among many.
+        tokens: (B, N, P, C) points for `Porsche.score`, for a short list; None without a matcher.
+    """
+
+    embedding: Tensor
+    tokens: Tensor | None
 
 
 class AuxiliaryBranch(nn.Module):
-    """Projection, average, BN-neck and identity classifier of one stage.
+    """Projection, average, BN-neck and identity classifiers of one stage.
 
     Args:
         channels: channels of the map it reads.
         dimension: D, channels of the projection and length of the feature.
-        identities: classes of the classifier; 0 builds none (inference).
+        identities: classes to tell apart; 0 builds no classifier (inference).
+        form: one classifier for all modalities (PORSCHE's code) or one for each (its figure).
     """
 
-    def __init__(self, channels: int, dimension: int, identities: int) -> None:
+    def __init__(self, channels: int, dimension: int, identities: int, form: ClassifierForm) -> None:
         super().__init__()
         self.project = nn.Sequential(
             nn.Conv2d(channels, dimension, 1, bias=False),
@@ -56,25 +77,33 @@ class AuxiliaryBranch(nn.Module):
         )
         self.neck = nn.BatchNorm1d(dimension)
         self.neck.bias.requires_grad = False
-        self.classifier = nn.Linear(dimension, identities, bias=False) if identities else None
-        if self.classifier is not None:
-            nn.init.normal_(self.classifier.weight, std=0.001)
+        names = ["shared"] if form == "shared" else [modality.value for modality in Modality]
+        made = {name: nn.Linear(dimension, identities, bias=False) for name in names if identities}
+        self.classifiers = nn.ModuleDict(made)
+        for classifier in made.values():
+            nn.init.normal_(classifier.weight, std=0.001)
 
     def forward(self, layer_map: Tensor) -> StageOutput:
-        """Read a layer's map (B, C, h, w)."""
+        """Read a layer's map (B, C, h, w); classify nothing."""
         maps = self.project(layer_map)  # (B, D, h, w)
         feature = maps.float().mean(dim=(2, 3))  # (B, D)
         neck = self.neck(feature)  # (B, D)
-        logits = neck.new_zeros(len(neck), 0) if self.classifier is None else self.classifier(neck)
-        return StageOutput(maps, feature, neck, logits)
+        return StageOutput(maps, feature, neck, neck.new_zeros(len(neck), 0))
+
+    def classify(self, neck: Tensor, modalities: Mapping[Modality, slice]) -> Tensor:
+        """(B, D) neck features, per modality a slice of the batch -> (B, identities) logits."""
+        if "shared" in self.classifiers:
+            logits: Tensor = self.classifiers["shared"](neck)
+            return logits
+        return torch.cat([self.classifiers[m.value](neck[own]) for m, own in modalities.items()])
 
 
 class Porsche(nn.Module):
-    """Trunk and one auxiliary branch per stage.
+    """Trunk, and per stage an auxiliary branch and a point matcher.
 
     Args:
-        config: stages, backbone, which stages make the embedding.
-        identities: classes to train on; 0 for inference.
+        config: stages, backbone, matcher, which stages make the embedding.
+        identities: classes to train on; 0 for inference, which builds no more than it uses.
     """
 
     def __init__(self, config: ModelConfig, identities: int = 0) -> None:
@@ -83,42 +112,78 @@ class Porsche(nn.Module):
         deepest = max((stage.layer for stage in config.stages), key=LAYERS.index)
         self.trunk = Trunk(config.backbone, deepest)
         self.branches = nn.ModuleList(self._branch(stage, identities) for stage in config.stages)
+        chosen = range(len(config.stages)) if identities else (config.matching_stage,)
+        matchers = {str(stage): self._matcher(stage, config.matcher) for stage in chosen if config.matcher}
+        self.matchers = nn.ModuleDict(matchers)
 
     def _branch(self, stage: StageConfig, identities: int) -> AuxiliaryBranch:
-        return AuxiliaryBranch(self.trunk.channels(stage.layer), stage.dimension, identities)
+        channels = self.trunk.channels(stage.layer)
+        return AuxiliaryBranch(channels, stage.dimension, identities, self.config.classifier)
 
-    def forward(self, images: Mapping[Modality, Tensor], stage: int) -> StageOutput:
+    def _matcher(self, stage: int, settings: MatcherConfig) -> PointMatcher:
+        return PointMatcher(settings, self.config.points(stage), self.config.stages[stage].dimension)
+
+    @property
+    def matcher(self) -> PointMatcher | None:
+        """The matcher that gives the reported score."""
+        return self.matchers[str(self.config.matching_stage)] if self.config.matcher else None  # type: ignore[return-value]
+
+    def forward(self, images: Mapping[Modality, Tensor], stage: int, blocks: Sequence[Block] = ()) -> StageOutput:
         """Run one training stage, on its tiles.
 
         Args:
             images: per modality (B_m, 3, H, W) float, normalised.
             stage: index into the configured stages.
+            blocks: which pairs of the batch the stage's matcher scores.
 
         Returns:
             The stage's output for all pictures, in the mapping's order.
         """
-        chosen = self.config.stages[stage]
+        chosen, branch = self.config.stages[stage], self.branches[stage]
         maps = self.trunk.layers(self.trunk.stem(images), chosen.tiles, chosen.layer)
-        output: StageOutput = self.branches[stage](maps[chosen.layer])
-        return output
+        output: StageOutput = branch(maps[chosen.layer])
+        scores: Sequence[Tensor] = ()
+        if blocks and self.config.matcher:
+            matcher = self.matchers[str(stage)]
+            scores = matcher(matcher.encode(output.maps), blocks)  # type: ignore[operator]
+        logits = branch.classify(output.neck, modality_slices(images))  # type: ignore[operator]
+        return output._replace(logits=logits, scores=tuple(scores))
 
-    def embed_maps(self, stem_maps: Tensor) -> Tensor:
-        """Embed pictures of any modality that have passed their stems, on whole maps.
+    def describe_maps(self, stem_maps: Tensor) -> Description:
+        """Describe pictures of any modality that have passed their stems, on whole maps.
 
         Args:
             stem_maps: (B, 64, H / 4, W / 4) float.
-
-        Returns:
-            (B, sum of the embedding stages' D) float, unit norm.
         """
-        maps = self.trunk.layers(stem_maps)
-        stages = [(self.branches[i], self.config.stages[i].layer) for i in self.config.embedding_stages]
-        parts = [F.normalize(branch(maps[layer]).neck.float()) for branch, layer in stages]
-        return F.normalize(torch.cat(parts, dim=1))
+        layers = self.trunk.layers(stem_maps)
+        outputs = {
+            index: self.branches[index](layers[self.config.stages[index].layer])
+            for index in {*self.config.embedding_stages, self.config.matching_stage}
+        }
+        after = self.config.embedding_feature == "after_neck"
+        chosen = [outputs[index] for index in self.config.embedding_stages]
+        parts = [F.normalize((output.neck if after else output.feature).float()) for output in chosen]
+        embedding = F.normalize(torch.cat(parts, dim=1))  # (B, D)
+        if self.matcher is None:
+            return Description(embedding, None)
+        return Description(embedding, self.matcher.encode(outputs[self.config.matching_stage].maps))
+
+    def describe(self, images: Mapping[Modality, Tensor]) -> Description:
+        """Describe normalised pictures, per modality (B_m, 3, H, W), in the mapping's order."""
+        return self.describe_maps(self.trunk.stem(images))
 
     def embed(self, images: Mapping[Modality, Tensor]) -> Tensor:
-        """Embed normalised pictures, per modality (B_m, 3, H, W), in the mapping's order."""
-        return self.embed_maps(self.trunk.stem(images))
+        """The embedding alone, (B, D), of normalised pictures per modality, in the mapping's order."""
+        return self.describe(images).embedding
+
+
+def modality_slices(images: Mapping[Modality, Tensor]) -> dict[Modality, slice]:
+    """Where each modality's pictures lie in a batch that joins them."""
+    slices, start = {}, 0
+    for modality, batch in images.items():
+        slices[modality] = slice(start, start + len(batch))
+        start += len(batch)
+    return slices
 
 
 def normalise(pixels: Tensor) -> Tensor:

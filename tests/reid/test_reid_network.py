@@ -63,11 +63,6 @@ def test_each_modality_uses_its_own_stem_and_all_share_the_rest() -> None:
     assert unchanged == [True, True, False]
 
 
-def test_heights_that_tiles_would_not_divide_are_refused() -> None:
-    with pytest.raises(ValueError, match="thermal pictures are 96x64"):
-        Trunk("resnet18", "layer1").stem({Modality.THERMAL: torch.zeros(1, 3, 96, 64)})
-
-
 @pytest.mark.parametrize(("backbone", "channels"), [("resnet18", 256), ("resnet50", 1024)])
 def test_shapes_of_the_paper(backbone: str, channels: int) -> None:
     stages = [{"tiles": 4, "layer": "layer3", "dimension": 8}, {"tiles": 2, "layer": "layer3", "dimension": 4}]
