@@ -1,101 +1,160 @@
-"""Augmentations, on RGB uint8 pictures: what a stream does to a crop, and what keeps a network honest."""
+"""Augmentations of a batch, on its device: what a stream does to a crop, and what keeps a network honest.
+
+Chance is drawn on the CPU with numpy, one set of numbers per picture, so that a seed means the same on every device
+(the infrared noise alone is drawn where the pictures are).
+"""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from reid.config import AugmentConfig
 from reid.modality import Modality
 
-Picture = NDArray[np.uint8]
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+RESOLUTION_LEVELS = 8
+BLUR_RADIUS = 4  # pixels; 2.7 deviations of the widest blur
+
+Draws = NDArray[np.float64]
 
 
-def augment(picture: Picture, modality: Modality, chances: AugmentConfig, generator: np.random.Generator) -> Picture:
-    """Change a training picture at random.
+def augment(
+    pictures: Tensor, modality: Modality, chances: AugmentConfig, size: tuple[int, int], generator: np.random.Generator
+) -> Tensor:
+    """Change training pictures at random, each on its own.
 
     Args:
-        picture: (H, W, 3) uint8 RGB; left as it is.
+        pictures: (B, H, W, 3) uint8 RGB, on any device; left as they are.
         modality: channel augmentation is for visible pictures, contrast and noise for infrared ones.
         chances: how likely and how strong.
+        size: height and width wanted.
         generator: the only source of chance.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (B, 3, height, width) float in 0-255, on the same device.
     """
-    picture = jitter_box(picture, chances.box_jitter, chances.flip, generator)
-    if generator.random() < chances.low_resolution:
-        picture = lower_resolution(picture, chances.low_resolution_height, generator)
-    elif generator.random() < chances.blur:
-        picture = _uint8(cv2.GaussianBlur(picture, (0, 0), generator.uniform(0.5, 1.5)))
-    if generator.random() < chances.photometric:
-        picture = photometric(picture, modality, generator)
-    if modality is Modality.VISIBLE and generator.random() < chances.channel:
-        picture = exchange_channels(picture, generator)
-    if generator.random() < chances.erasing:
-        picture = erase(picture, generator)
-    return np.ascontiguousarray(picture)
+    batch = pictures.permute(0, 3, 1, 2).float()  # (B, 3, H, W)
+    count = len(batch)
+    if chances.box_jitter or chances.flip or chances.crop_padding:
+        batch = move_box(batch, chances, generator)
+    lowered = generator.random(count) < chances.low_resolution
+    batch = lower_resolution(batch, np.flatnonzero(lowered), chances.low_resolution_height, generator)
+    batch = blur(batch, np.flatnonzero((generator.random(count) < chances.blur) & ~lowered), generator)
+    batch = photometric(batch, modality, generator.random(count) < chances.photometric, generator)
+    if modality is Modality.VISIBLE:
+        batch = exchange_channels(batch, generator.random(count) < chances.channel, generator)
+    batch = erase(batch, generator.random(count) < chances.erasing, generator)
+    return resize(batch, size).clamp(0, 255)
 
 
-def jitter_box(picture: Picture, amount: float, flip: float, generator: np.random.Generator) -> Picture:
-    """Move each side of the box by up to `amount` of its length, and mirror it with chance `flip`.
+def resize(batch: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, height, width), averaging the pixels it joins."""
+    return batch if batch.shape[2:] == size else F.interpolate(batch, size, mode="area")
 
-    A detector's boxes are off by as much; what lies outside the picture repeats its border.
+
+def move_box(batch: Tensor, chances: AugmentConfig, generator: np.random.Generator) -> Tensor:
+    """Move each side of the box, shift the whole, mirror it; what lies outside repeats the border.
+
+    A detector's boxes are off by as much as `box_jitter`.
     """
-    height, width = picture.shape[:2]
-    left, right = generator.uniform(-amount, amount, 2) * width
-    top, bottom = generator.uniform(-amount, amount, 2) * height
-    scale_x, scale_y = width / (width + right - left), height / (height + bottom - top)
-    matrix = np.array([[scale_x, 0, -left * scale_x], [0, scale_y, -top * scale_y]], dtype=np.float32)
-    if generator.random() < flip:
-        matrix[0] = [-scale_x, 0, width - 1 + left * scale_x]
-    return _uint8(cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE))
+    count, _, height, width = batch.shape
+    sides = generator.uniform(-chances.box_jitter, chances.box_jitter, (4, count))  # left, right, top, bottom
+    shifts = generator.uniform(-chances.crop_padding, chances.crop_padding, (2, count)) * 2
+    mirror = np.where(generator.random(count) < chances.flip, -1.0, 1.0)
+    # In grid_sample's coordinates, -1 to 1 over the picture: source = scale * target + offset.
+    matrix = np.zeros((count, 2, 3))
+    matrix[:, 0, 0], matrix[:, 0, 2] = mirror * (1 + sides[1] - sides[0]), sides[0] + sides[1] + shifts[0] / width
+    matrix[:, 1, 1], matrix[:, 1, 2] = 1 + sides[3] - sides[2], sides[2] + sides[3] + shifts[1] / height
+    grid = F.affine_grid(_column(matrix, batch, 0), list(batch.shape), align_corners=False)
+    return F.grid_sample(batch, grid, padding_mode="border", align_corners=False)
 
 
-def lower_resolution(picture: Picture, smallest: int, generator: np.random.Generator) -> Picture:
+def lower_resolution(batch: Tensor, chosen: NDArray[np.int64], smallest: int, generator: np.random.Generator) -> Tensor:
     """Shrink and enlarge: most crops of a stream come from boxes far smaller than the network's input.
 
-    The height is log-uniform between `smallest` and the picture's, so every halving is equally likely.
+    The height is one of a few steps between `smallest` and the picture's, evenly spread over its logarithm, so
+    that every halving is equally likely and pictures of one step are resized together.
     """
-    height, width = picture.shape[:2]
-    small = round(float(np.exp(generator.uniform(np.log(min(smallest, height)), np.log(height)))))
-    # Real boxes are about 1.4 wide for 1 high; pictures are stretched to 2:1.
-    size = (max(4, round(small * 1.4 * width / (2 * height))), max(4, small))
-    shrunk = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return _uint8(cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR))
+    height, width = batch.shape[2:]
+    heights = np.geomspace(min(smallest, height), height, RESOLUTION_LEVELS).round().astype(int)
+    levels = generator.integers(0, RESOLUTION_LEVELS, len(chosen))
+    for level, small in enumerate(heights.tolist()):
+        members = torch.from_numpy(chosen[levels == level]).to(batch.device)
+        if len(members) and small < height:
+            # Real boxes are about 1.4 wide for 1 high; pictures are stretched to 2:1.
+            size = (small, max(4, round(small * 1.4 * width / (2 * height))))
+            shrunk = F.interpolate(batch[members], size, mode="area")
+            batch[members] = F.interpolate(shrunk, (height, width), mode="bilinear", align_corners=False)
+    return batch
 
 
-def photometric(picture: Picture, modality: Modality, generator: np.random.Generator) -> Picture:
+def blur(batch: Tensor, chosen: NDArray[np.int64], generator: np.random.Generator) -> Tensor:
+    """Gaussian blur of some pictures, deviation 0.5 to 1.5 pixels."""
+    deviations = generator.uniform(0.5, 1.5, len(chosen))
+    if not len(chosen):
+        return batch
+    distances = np.arange(-BLUR_RADIUS, BLUR_RADIUS + 1)
+    kernels = np.exp(-0.5 * (distances[None, :] / deviations[:, None]) ** 2)
+    weights = _column(kernels / kernels.sum(axis=1, keepdims=True), batch, 0).repeat_interleave(3, dim=0)  # (3 n, K)
+    members = torch.from_numpy(chosen).to(batch.device)
+    planes = batch[members].flatten(0, 1)[None]  # (1, 3 n, H, W)
+    groups = planes.shape[1]
+    padded = F.pad(planes, (BLUR_RADIUS,) * 4, mode="replicate")
+    rows = F.conv2d(padded, weights[:, None, :, None], groups=groups)
+    batch[members] = F.conv2d(rows, weights[:, None, None, :], groups=groups)[0].unflatten(0, (-1, 3))
+    return batch
+
+
+def photometric(batch: Tensor, modality: Modality, chosen: NDArray[np.bool_], generator: np.random.Generator) -> Tensor:
     """Change gain and gamma; for infrared, whose range depends on the sensor, also offset and noise."""
-    levels = np.linspace(0.0, 1.0, 256, dtype=np.float32) ** np.float32(generator.uniform(0.7, 1.4))
-    if modality is Modality.VISIBLE:
-        table = np.clip(levels * generator.uniform(0.7, 1.3) * 255, 0, 255).astype(np.uint8)
-        return _uint8(table[picture])
-    low, high = generator.uniform(0.0, 0.25), generator.uniform(0.7, 1.25)
-    table = np.clip((low + levels * (high - low)) * 255, 0, 255).astype(np.uint8)
-    noise = generator.normal(0.0, generator.uniform(0.0, 8.0), (*picture.shape[:2], 1)).astype(np.float32)
-    return _uint8(np.clip(table[picture] + noise, 0, 255))
+    count = len(batch)
+    gamma = np.where(chosen, generator.uniform(0.7, 1.4, count), 1.0)
+    visible = modality is Modality.VISIBLE
+    low = np.zeros(count) if visible else np.where(chosen, generator.uniform(0.0, 0.25, count), 0.0)
+    high = np.where(chosen, generator.uniform(0.7, 1.3 if visible else 1.25, count), 1.0)
+    scaled = (batch / 255).clamp(0, 1) ** _column(gamma, batch)
+    changed = (_column(low, batch) + scaled * _column(high - low, batch)) * 255
+    if not visible:
+        strength = np.where(chosen, generator.uniform(0.0, 8.0, count), 0.0)
+        source = torch.Generator(batch.device).manual_seed(int(generator.integers(2**62)))
+        noise = torch.randn(count, 1, *batch.shape[2:], generator=source, device=batch.device)
+        changed = changed + noise * _column(strength, batch)
+    return changed.clamp(0, 255)
 
 
-def exchange_channels(picture: Picture, generator: np.random.Generator) -> Picture:
+def exchange_channels(batch: Tensor, chosen: NDArray[np.bool_], generator: np.random.Generator) -> Tensor:
     """Copy one channel to all, or gray (channel augmentation, Ye et al., ICCV 2021)."""
-    choice = int(generator.integers(4))
-    gray = picture[:, :, choice] if choice < 3 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    return _uint8(np.repeat(np.asarray(gray)[:, :, None], 3, axis=2))
+    options = np.vstack([np.eye(3), LUMA])  # (4, 3)
+    weights = options[generator.integers(0, 4, len(batch))]  # (B, 3)
+    single = (batch * _column(weights, batch, 2)).sum(dim=1, keepdim=True).expand_as(batch)
+    return torch.where(_column(chosen.astype(float), batch) > 0, single, batch)
 
 
-def erase(picture: Picture, generator: np.random.Generator) -> Picture:
+def erase(batch: Tensor, chosen: NDArray[np.bool_], generator: np.random.Generator) -> Tensor:
     """Fill a random rectangle, 2-25 % of the area, with one random gray (Zhong et al., AAAI 2020)."""
-    height, width = picture.shape[:2]
-    area, aspect = generator.uniform(0.02, 0.25), np.exp(generator.uniform(np.log(0.4), np.log(2.5)))
-    tall = min(height, max(1, round(height * float(np.sqrt(area * aspect)))))
-    wide = min(width, max(1, round(width * float(np.sqrt(area / aspect)))))
-    top, left = int(generator.integers(height - tall + 1)), int(generator.integers(width - wide + 1))
-    erased = picture.copy()
-    erased[top : top + tall, left : left + wide] = generator.integers(256)
-    return erased
+    count, _, height, width = batch.shape
+    area = generator.uniform(0.02, 0.25, count)
+    aspect = np.exp(generator.uniform(np.log(0.4), np.log(2.5), count))
+    tall, wide = np.minimum(1, np.sqrt(area * aspect)), np.minimum(1, np.sqrt(area / aspect))
+    top, left = generator.random(count) * (1 - tall), generator.random(count) * (1 - wide)
+    rows = _between(height, top, np.where(chosen, tall, 0.0), batch)[:, None, :, None]
+    columns = _between(width, left, wide, batch)[:, None, None, :]
+    gray = _column(generator.integers(0, 256, count).astype(float), batch)
+    return torch.where(rows & columns, gray, batch)
 
 
-def _uint8(picture: object) -> Picture:
-    return np.asarray(picture, dtype=np.uint8)
+def _between(length: int, start: Draws, extent: Draws, batch: Tensor) -> Tensor:
+    """(B, length) bool: pixels whose centres lie in [start, start + extent), as parts of the side."""
+    centres = (torch.arange(length, device=batch.device) + 0.5) / length
+    first = _column(start, batch, 1)
+    return (centres >= first) & (centres < first + _column(extent, batch, 1))
+
+
+def _column(values: Draws, batch: Tensor, trailing: int = 3) -> Tensor:
+    """Numbers per picture as a float tensor beside the batch, with `trailing` axes of length one after them."""
+    made = torch.from_numpy(values.astype(np.float32)).to(batch.device)
+    return made.reshape(*made.shape, *([1] * trailing))

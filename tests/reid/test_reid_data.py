@@ -1,4 +1,4 @@
-"""Folders of crops, augmentations, cutting crops: what they promise and what they refuse."""
+"""Folders of crops, cutting crops: what they promise and what they refuse."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from reid.config import AugmentConfig
 from reid.datasets import Sample, load_pictures, read_samples, training_set
 from reid.errors import DatasetError
 from reid.modality import Modality
 from reid.site_crops import Rules, cut, cut_site
-from reid.transforms import augment, exchange_channels, jitter_box
 from tests.reid.reid_builders import dataset, picture, write_table
-
-NOTHING = AugmentConfig(
-    flip=0, box_jitter=0, low_resolution=0, erasing=0, channel=0, photometric=0, blur=0, low_resolution_height=4
-)
 
 
 def test_a_folder_is_read_with_what_it_says(tmp_path: Path) -> None:
@@ -104,42 +98,6 @@ def test_a_missing_or_broken_picture_is_named(tmp_path: Path, contents: bytes | 
         (tmp_path / "a.png").write_bytes(contents)
     with pytest.raises(DatasetError, match=r"a\.png"):
         load_pictures(read_samples(tmp_path), 64, 64)
-
-
-@pytest.mark.parametrize("modality", list(Modality))
-def test_augmenting_keeps_shape_and_source_and_follows_its_generator(modality: Modality) -> None:
-    source = picture(1, 64, 128)
-    kept = source.copy()
-    for seed in range(20):
-        first = augment(source, modality, AugmentConfig(), np.random.default_rng(seed))
-        assert first.shape == source.shape
-        assert first.dtype == np.uint8
-        assert np.array_equal(first, augment(source, modality, AugmentConfig(), np.random.default_rng(seed)))
-    assert np.array_equal(source, kept)
-
-
-def test_no_chance_no_change() -> None:
-    source = picture(2, 64, 128)
-    assert np.array_equal(augment(source, Modality.THERMAL, NOTHING, np.random.default_rng(0)), source)
-
-
-def test_flipping_alone_mirrors() -> None:
-    source = picture(3, 64, 128)
-    assert np.array_equal(jitter_box(source, 0.0, 1.0, np.random.default_rng(0)), source[:, ::-1])
-
-
-def test_channel_exchange_makes_gray() -> None:
-    for seed in range(8):
-        changed = exchange_channels(picture(4), np.random.default_rng(seed))
-        assert np.ptp(changed, axis=2).max() == 0
-
-
-@pytest.mark.parametrize("key", ["flip", "low_resolution", "erasing", "channel", "photometric", "blur", "box_jitter"])
-def test_every_augmentation_key_changes_pictures(key: str) -> None:
-    source = np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8)
-    alone = NOTHING.model_copy(update={key: 0.5 if key == "box_jitter" else 1.0})
-    changed = augment(source, Modality.VISIBLE, alone, np.random.default_rng(0))
-    assert not np.array_equal(changed, source)
 
 
 def test_a_cut_without_jitter_is_the_box() -> None:
