@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -37,6 +38,32 @@ def weighted_triplet_loss(features: Tensor, identities: Tensor) -> Tensor:
 def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     """Softmax over the columns where `mask` holds; zero elsewhere."""
     return torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=1)
+
+
+def matching_loss(scores: Sequence[Tensor], identities: Tensor, blocks: Sequence[tuple[slice, slice]]) -> Tensor:
+    """Whether the matcher tells pairs of one vehicle from others (PORSCHE's L_ps).
+
+    Binary cross-entropy with logits, summed over the gallery, averaged over the queries. A query with a score
+    that is not finite is dropped before its loss is made.
+
+    Args:
+        scores: per block (Q, G) logits.
+        identities: (B,) integer, of the whole batch.
+        blocks: rows and columns of each block in the batch; a picture is not compared with itself.
+
+    Returns:
+        Scalar; zero if no query is left.
+    """
+    total, queries = identities.new_zeros((), dtype=torch.float32), 0
+    for logits, (rows, columns) in zip(scores, blocks, strict=True):
+        finite = torch.isfinite(logits).all(dim=1, keepdim=True)  # (Q, 1)
+        same = (identities[rows][:, None] == identities[columns][None, :]).float()  # (Q, G)
+        losses = F.binary_cross_entropy_with_logits(torch.where(finite, logits, 0.0), same, reduction="none")
+        places = torch.arange(len(identities), device=logits.device)
+        counted = finite & (places[rows][:, None] != places[columns][None, :])
+        total = total + (losses * counted).sum()
+        queries = queries + finite.sum()
+    return total / torch.as_tensor(queries).clamp_min(1)
 
 
 def consistency_loss(first: Tensor, second: Tensor, tiles: int, form: Literal["patch", "pooled"] = "patch") -> Tensor:

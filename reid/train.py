@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,22 +14,28 @@ import cv2
 import numpy as np
 import torch
 import typer
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from reid.checkpoint import save_network
 from reid.command import run_command
 from reid.config import TrainConfig, load_config
-from reid.datasets import Sample, TrainingSet, load_pictures, read_samples, training_set
+from reid.datasets import Sample, TrainingSet, load_pictures, training_set
 from reid.embedder import prepare_crop
 from reid.evaluate import Protocol, evaluate
+from reid.history import EpochRecord, History
+from reid.layouts import read_dataset
 from reid.modality import Modality
 from reid.model import Porsche, normalise
 from reid.torch_files import write_atomically
 from reid.trainer import Trainer
 
 VALIDATION_BATCH = 64
+SHOWN_EVERY = 10  # batches: reading a loss makes a GPU wait
 console = Console(stderr=True)
 
 
@@ -42,22 +50,37 @@ class Validation:
 def run(trainer: Trainer, out: Path, validation: Validation | None = None) -> None:
     """Train to the last epoch.
 
-    Leaves in `out`, after each epoch: `last.pt`, with which to resume (also before the first), and `model.pt`,
-    the averaged weights, for inference. Both are whole whenever the run is interrupted.
+    Leaves in `out`, after each epoch: `last.pt`, with which to resume (also before the first), `model.pt`, the
+    averaged weights, for inference, and a line of `history.jsonl` and of TensorBoard's curves. The first two
+    are whole whenever the run is interrupted. Where several processes share the work, the first one writes.
     """
+    if not trainer.fabric.is_global_zero:
+        while trainer.epoch < trainer.config.epochs:
+            train_epoch(trainer)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[parts]}"))
-    write_atomically(out / "last.pt", trainer.state())
-    with Progress(*columns, console=console) as progress:
+    save(trainer, out)
+    with (
+        History(out, keep_epochs=trainer.epoch) as history,
+        Progress(*columns, console=console) as progress,
+    ):
         task = progress.add_task("training", total=trainer.total_steps, completed=trainer.step, parts="")
         while trainer.epoch < trainer.config.epochs:
             size = trainer.size
-            parts = _train_epoch(trainer, progress, task)
-            console.print(f"epoch {trainer.epoch}/{trainer.config.epochs} {parts}", soft_wrap=True)
-            write_atomically(out / "last.pt", trainer.state())
-            save_network(out / "model.pt", trainer.average, f"{trainer.epoch} epochs at revision {trainer.revision}")
-            if validation and _validates(trainer):
-                console.print(validate(trainer.average, validation, size), soft_wrap=True)
+            course = train_epoch(trainer, partial(progress.update, task))
+            save(trainer, out)
+            scores = validate(trainer.average, validation, size) if validation and _validates(trainer) else {}
+            history.append(replace(course, validation=scores))
+            progress.print(_words(course, trainer.config.epochs), soft_wrap=True)
+            for direction, values in scores.items():
+                progress.print(f"  validation {direction}: mAP {values['mAP']:.3f}, Rank-1 {values['rank1']:.3f}")
     console.print(f"wrote {out / 'model.pt'}")
+
+
+def save(trainer: Trainer, out: Path) -> None:
+    """Write `last.pt` and `model.pt`."""
+    write_atomically(out / "last.pt", trainer.state())
+    save_network(out / "model.pt", trainer.average, f"{trainer.epoch} epochs at revision {trainer.revision}")
 
 
 def _validates(trainer: Trainer) -> bool:
@@ -66,25 +89,45 @@ def _validates(trainer: Trainer) -> bool:
     return settings is not None and (last or trainer.epoch % settings.every_epochs == 0)
 
 
-def _train_epoch(trainer: Trainer, progress: Progress, task: TaskID) -> str:
-    """Train one epoch; returns its mean loss parts and speed, as text."""
-    sums: dict[str, float] = {}
-    pictures, started, text = 0, time.monotonic(), ""
-    trainer.network.train()
+def train_epoch(trainer: Trainer, show: Callable[..., None] | None = None) -> EpochRecord:
+    """Train one epoch.
+
+    Args:
+        trainer: is one epoch further afterwards.
+        show: called after each batch with `completed` steps and `parts`, the mean loss parts and the speed.
+
+    Returns:
+        How it went; nothing of validation.
+    """
+    sums: dict[str, Tensor] = {}
+    pictures, started, parts = 0, time.monotonic(), {}
+    trainer.start_epoch()
     for number, batch in enumerate(trainer.batches(), start=1):
         for name, value in trainer.train_batch(batch).items():
-            sums[name] = sums.get(name, 0.0) + value
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value
         pictures += len(batch.identities)
-        speed = pictures / (time.monotonic() - started)
-        text = " ".join(f"{name} {value / number:.3f}" for name, value in sums.items()) + f" {speed:.0f} images/s"
-        progress.update(task, completed=trainer.step, parts=text)
+        if number % SHOWN_EVERY == 0 or number == trainer.batches_per_epoch:
+            parts = {name: value.item() / number for name, value in sums.items()}
+        if show:
+            show(completed=trainer.step, parts=_speed(parts, pictures / (time.monotonic() - started)))
+    seconds = time.monotonic() - started
     trainer.epoch += 1
-    return text
+    trainer.pictures_seen += pictures
+    rate, seen = trainer.learning_rate, trainer.pictures_seen
+    return EpochRecord(trainer.epoch, trainer.step, seen, seconds, pictures / seconds, rate, parts, {})
+
+
+def _words(record: EpochRecord, epochs: int) -> str:
+    return f"epoch {record.epoch}/{epochs} {_speed(record.parts, record.pictures_per_s)}"
+
+
+def _speed(parts: Mapping[str, float], pictures_per_s: float) -> str:
+    return " ".join(f"{name} {value:.3f}" for name, value in parts.items()) + f" {pictures_per_s:.0f} pictures/s"
 
 
 @torch.no_grad()
-def validate(network: Porsche, validation: Validation, size: tuple[int, int]) -> str:
-    """Rank every modality against every other (protocol `all`).
+def validate(network: Porsche, validation: Validation, size: tuple[int, int]) -> dict[str, dict[str, float]]:
+    """Rank every modality against every other by embedding (protocol `all`).
 
     Args:
         network: in evaluation mode.
@@ -92,7 +135,7 @@ def validate(network: Porsche, validation: Validation, size: tuple[int, int]) ->
         size: height and width the network was last trained at: at twice that, its mAP is a third.
 
     Returns:
-        mAP and Rank-1 of each direction, as text.
+        `mAP` and `rank1`, 0-1, of each direction, such as `visible->thermal`.
     """
     modalities = [sample.modality for sample in validation.samples]
     vectors = np.empty((len(modalities), network.config.dimension), dtype=np.float32)
@@ -105,22 +148,31 @@ def validate(network: Porsche, validation: Validation, size: tuple[int, int]) ->
             images = normalise(torch.from_numpy(pixels).to(device))
             vectors[chosen] = network.embed({modality: images}).float().cpu().numpy()
     results = evaluate(vectors, validation.samples, Protocol.ALL)
-    lines = [f"{r.query} -> {r.gallery} {r.scores.mean_ap:.3f}/{r.scores.cmc[0]:.3f}" for r in results]
-    return "  validation mAP/rank1: " + ", ".join(lines)
+    return {f"{r.query}->{r.gallery}": {"mAP": r.scores.mean_ap, "rank1": float(r.scores.cmc[0])} for r in results}
 
 
 def load_validation(config: TrainConfig) -> Validation | None:
     """Read the validation split a configuration names, if it does."""
     if config.validation is None:
         return None
-    samples = read_samples(config.validation.path, config.validation.split)
+    samples = read_dataset(config.validation.path, config.validation.split)
     return Validation(samples, load_pictures(samples, config.model.height, config.model.width))
 
 
 def load_sources(config: TrainConfig) -> TrainingSet:
     """Read all source folders of a configuration."""
-    sources = [(read_samples(source.path, source.split), source.repeats) for source in config.sources]
+    sources = [(read_dataset(source.path, source.split), source.repeats) for source in config.sources]
     return training_set(sources, config.model.height, config.model.width)
+
+
+def build_fabric(config: TrainConfig, devices: int) -> Fabric:
+    """Start the devices: a GPU where there is one, else the CPU; several, and torchrun's, with DDP."""
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
+    # Stages take turns, so that each step leaves other stages' weights without a gradient.
+    strategy = DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto"
+    fabric = Fabric(devices=devices, strategy=strategy, precision=config.precision)
+    fabric.launch()
+    return fabric
 
 
 def main(  # noqa: PLR0913 one parameter an option
@@ -131,6 +183,7 @@ def main(  # noqa: PLR0913 one parameter an option
     seed: Annotated[int | None, typer.Option(help="In place of the file's.", min=0)] = None,
     initial_weights: Annotated[Path | None, typer.Option(help="ImageNet state dict.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the folder's last.pt.")] = False,
+    devices: Annotated[int, typer.Option(help="GPUs, or processes on a CPU; torchrun sets it too.", min=1)] = 1,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; 1 is fastest where others use the cores too.", min=1)
     ] = None,
@@ -143,8 +196,7 @@ def main(  # noqa: PLR0913 one parameter an option
     if threads:
         torch.set_num_threads(threads)
     cv2.setNumThreads(1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = Trainer(settings, load_sources(settings), device)
+    trainer = Trainer(settings, load_sources(settings), build_fabric(settings, devices))
     if resume:
         trainer.resume(out / "last.pt")
     try:

@@ -1,50 +1,35 @@
-"""One training run: batches, losses, optimiser steps, and the state that resuming needs."""
+"""One training run: batches, optimiser steps, and the state that resuming needs."""
 
 from __future__ import annotations
 
 import copy
-import math
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from lightning_fabric import Fabric
+from torch import Tensor
 
 from reid.backbone import load_imagenet, unfold_batch_norms
-from reid.config import LossConfig, OptimiserConfig, TrainConfig
+from reid.checkpoint import load_initial
+from reid.config import TrainConfig
 from reid.datasets import TrainingSet
-from reid.embedder import prepare_crop
 from reid.errors import CheckpointError, ConfigError
-from reid.losses import consistency_loss, weighted_triplet_loss
 from reid.modality import Modality
-from reid.model import Porsche, StageOutput, normalise
-from reid.sampler import IdentitySampler
+from reid.model import Porsche, normalise
+from reid.objective import Batch, loss_parts, pair_blocks
+from reid.optimisation import average_weights, build_optimiser, learning_rate_factor
+from reid.sampler import BatchSampler, IdentitySampler, Indices, PairSampler
 from reid.torch_files import read_checkpoint
 from reid.transforms import augment
 
 CALIBRATION_PICTURES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Pictures of several modalities.
-
-    Attributes:
-        pixels: per modality (B_m, H, W, 3) uint8.
-        identities: (B,) int64, in the mapping's order.
-        views: B view labels.
-    """
-
-    pixels: dict[Modality, Tensor]
-    identities: Tensor
-    views: list[str]
+#: A GPU keeps the pictures themselves up to this size; beyond it they travel batch by batch.
+MAX_RESIDENT_BYTES = 8 << 30
 
 
 class Trainer:
@@ -53,34 +38,38 @@ class Trainer:
     Args:
         config: all settings.
         data: pictures to train on.
-        device: where to compute.
+        fabric: devices, precision and the processes that share the work.
+
+    Raises:
+        ConfigError: too few vehicles or pairs for one batch.
+        CheckpointError: the initial weights can't be loaded.
     """
 
-    def __init__(self, config: TrainConfig, data: TrainingSet, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, data: TrainingSet, fabric: Fabric) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.data = data
-        self.device = device
-        self.sampler = IdentitySampler(
-            data.identities,
-            data.modalities,
-            data.views,
-            config.batch,
-            repeats=data.repeats,
-            seed=config.seed,
-        )
-        if not len(self.sampler):
-            raise ConfigError(f"batch.vehicles: {config.batch.vehicles} wanted, the data has fewer vehicles")
-        self.network = Porsche(config.model, len(data.repeats))
-        if config.initial_weights is not None:
-            load_imagenet(self.network.trunk, config.initial_weights)
-            unfold_batch_norms(self.network.trunk, self._calibration())
-        self.network.to(device).to(memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.network).eval()
-        self.optimiser = build_optimiser(self.network, config.optimiser)
-        self.total_steps = config.epochs * len(self.sampler)
+        self.fabric = fabric
+        self.sampler = build_sampler(config, data)
+        self.batches_per_epoch = len(self.sampler) // fabric.world_size
+        if not self.batches_per_epoch:
+            size = config.batch.vehicles if config.batch.sampling == "identities" else config.batch.pairs
+            wanted = f"{size} a batch, {fabric.world_size} batches at a time"
+            raise ConfigError(f"batch.sampling {config.batch.sampling}: {wanted} wanted, the data has too few")
+        network = Porsche(config.model, len(data.repeats))
+        if config.initial_weights is not None and not load_initial(network, config.initial_weights):
+            load_imagenet(network.trunk, config.initial_weights)
+            unfold_batch_norms(network.trunk, self._calibration())
+        self.network = network.to(memory_format=torch.channels_last)
+        self.average = fabric.to_device(copy.deepcopy(self.network).eval())
+        optimiser = build_optimiser(self.network, config.optimiser)
+        self.wrapped, self.optimiser = fabric.setup(self.network, optimiser)
+        pictures = torch.from_numpy(data.pictures)
+        self._pictures = fabric.to_device(pictures) if pictures.nbytes < MAX_RESIDENT_BYTES else pictures
+        self.total_steps = config.epochs * self.batches_per_epoch
         self.step = 0
         self.epoch = 0
+        self.pictures_seen = 0
         # Now, and not when weights are written: the checkout may move on while a run lasts.
         self.revision = revision()
 
@@ -90,6 +79,12 @@ class Trainer:
         part = 2 if self.epoch < self.config.batch.half_size_until * self.config.epochs else 1
         return self.config.model.height // part, self.config.model.width // part
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the heads, at this step; the trunk's is `backbone_factor` of it."""
+        settings = self.config.optimiser
+        return settings.learning_rate * learning_rate_factor(self.step / self.total_steps, settings)
+
     def _calibration(self) -> dict[Modality, Tensor]:
         """Pictures spread over the data, per modality, as `unfold_batch_norms` wants them."""
         members = {m: [i for i, own in enumerate(self.data.modalities) if own is m] for m in Modality}
@@ -97,79 +92,97 @@ class Trainer:
         return {m: normalise(torch.from_numpy(self.data.pictures[own])) for m, own in chosen.items()}
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the epoch's batches, each prepared while the one before it is trained on."""
+        """Yield this process's batches of the epoch, each prepared while the one before it is trained on."""
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[Batch] | None = None
-            for number, indices in enumerate(self.sampler.epoch(self.epoch)):
+            for number, indices in enumerate(self._shares()):
                 current, ahead = ahead, pool.submit(self._prepare, number, indices)
                 if current is not None:
                     yield current.result()
             if ahead is not None:
                 yield ahead.result()
 
-    def _prepare(self, number: int, indices: Mapping[Modality, list[int]]) -> Batch:
-        generator = np.random.default_rng((self.config.seed, self.epoch, number, 2))
-        pixels = {
-            modality: np.stack([self._picture(i, modality, generator) for i in chosen])
-            for modality, chosen in indices.items()
-        }
+    def _shares(self) -> Iterator[Indices]:
+        """Every process takes its turn; all take equally many, or the last would wait for ever."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        for number, indices in enumerate(self.sampler.epoch(self.epoch)):
+            if number % world == rank and number < self.batches_per_epoch * world:
+                yield indices
+
+    def _prepare(self, number: int, indices: Indices) -> Batch:
+        key = (self.config.seed, self.epoch, number, self.fabric.global_rank, 2)
+        generator = np.random.default_rng(key)
+        images = {}
+        for modality, chosen in indices.items():
+            members = torch.tensor(chosen, device=self._pictures.device)
+            pictures = self.fabric.to_device(self._pictures[members])
+            augmented = augment(pictures, modality, self.config.augment, self.size, generator)
+            images[modality] = normalise(augmented.permute(0, 2, 3, 1))
         order = list(chain.from_iterable(indices.values()))
-        views = [self.data.views[i] for i in order]
-        tensors = {modality: torch.from_numpy(stack) for modality, stack in pixels.items()}
-        return Batch(tensors, torch.from_numpy(self.data.identities[order]), views)
+        identities = self.fabric.to_device(torch.from_numpy(self.data.identities[order]))
+        return Batch(images, identities, [self.data.views[i] for i in order])
 
-    def _picture(self, index: int, modality: Modality, generator: np.random.Generator) -> NDArray[np.uint8]:
-        picture = augment(self.data.pictures[index], modality, self.config.augment, generator)
-        return prepare_crop(picture, *self.size)
-
-    def train_batch(self, batch: Batch) -> dict[str, float]:
+    def train_batch(self, batch: Batch) -> dict[str, Tensor]:
         """Take one optimiser step per stage, each with its own forward, on the same pictures.
 
+        Without `progressive`, one step for all stages together.
+
         Returns:
-            Loss parts, averaged over the stages.
+            Loss parts, averaged over the stages; scalars on the device, so that nobody waits for them.
         """
-        self._set_learning_rate()
-        images = {m: normalise(pixels.to(self.device)) for m, pixels in batch.pixels.items()}
-        sums: dict[str, float] = {}
-        for stage in range(len(self.config.model.stages)):
-            parts = self._train_stage(images, batch, stage)
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + value / len(self.config.model.stages)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate * group["factor"]
+        stages = range(len(self.config.model.stages))
+        groups = [[stage] for stage in stages] if self.config.progressive else [list(stages)]
+        sums: dict[str, Tensor] = {}
+        for together in groups:
+            for name, value in self._take_step(batch, together).items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value / len(stages)
         self.step += 1
         # Few steps in, a short memory: the average must not stay at the weights it began with.
         decay = min(self.config.optimiser.ema_decay, self.step / (self.step + 10))
         average_weights(self.average, self.network, decay)
         return sums
 
-    def _train_stage(self, images: Mapping[Modality, Tensor], batch: Batch, stage: int) -> dict[str, float]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
-            output = self.network(images, stage)
-        tiles = self.config.model.stages[stage].tiles
-        parts = loss_parts(output, batch, self.config.loss, tiles)
+    def _take_step(self, batch: Batch, stages: list[int]) -> dict[str, Tensor]:
+        """One optimiser step on the sum of some stages' losses; returns its parts."""
         self.optimiser.zero_grad(set_to_none=True)
-        total = torch.stack(list(parts.values())).sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimiser.clip_norm)
+        sums: dict[str, Tensor] = {}
+        for stage in stages:
+            parts = self._stage_loss(batch, stage)
+            loss = torch.stack(list(parts.values())).sum()
+            self.fabric.backward(loss)
+            for name, value in {"loss": loss, **parts}.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
+        if self.config.optimiser.clip_norm:
+            self.fabric.clip_gradients(self.wrapped, self.optimiser, max_norm=self.config.optimiser.clip_norm)
         self.optimiser.step()
-        return {"loss": total.item(), **{name: value.item() for name, value in parts.items()}}
+        return sums
 
-    def _set_learning_rate(self) -> None:
-        settings = self.config.optimiser
-        factor = learning_rate_factor(self.step / self.total_steps, settings.warmup)
-        for group in self.optimiser.param_groups:
-            group["lr"] = settings.learning_rate * group["factor"] * factor
+    def _stage_loss(self, batch: Batch, stage: int) -> dict[str, Tensor]:
+        matcher = self.config.model.matcher
+        blocks = pair_blocks(batch.images, matcher.pairs) if matcher else []
+        output = self.wrapped(batch.images, stage, blocks)
+        return loss_parts(output, batch, self.config.loss, self.config.model.stages[stage].tiles, blocks)
+
+    def start_epoch(self) -> None:
+        """Make the epoch's chance (drop-out) its own, so that a resumed run draws what a straight one does."""
+        torch.manual_seed(self.config.seed * 1_000_003 + self.epoch)
+        self.network.train()
 
     def state(self) -> dict[str, object]:
         """Everything that resuming needs. Chance is a function of seed, epoch and batch: none is kept."""
         return {
-            "format": "reid-training-1",
+            "format": "reid-training-2",
             "config": self.config.model_dump(mode="json"),
             "revision": self.revision,
             "epoch": self.epoch,
             "step": self.step,
+            "pictures_seen": self.pictures_seen,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
         }
 
     def resume(self, path: Path) -> None:
@@ -183,86 +196,19 @@ class Trainer:
             self.network.load_state_dict(contents["network"])
             self.average.load_state_dict(contents["average"])
             self.optimiser.load_state_dict(contents["optimiser"])
+            self.fabric.strategy.precision.load_state_dict(contents["precision"])
             self.epoch, self.step = int(contents["epoch"]), int(contents["step"])
+            self.pictures_seen = int(contents["pictures_seen"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path}: can't be resumed: {str(error).splitlines()[0]}") from error
 
 
-def build_optimiser(network: Porsche, settings: OptimiserConfig) -> torch.optim.Optimizer:
-    """Trunk and heads in groups of their own; norms and biases without weight decay."""
-    groups = []
-    for prefix, factor in (("trunk.", settings.backbone_factor), ("branches.", 1.0)):
-        named = [(n, p) for n, p in network.named_parameters() if n.startswith(prefix) and p.requires_grad]
-        for decays in (True, False):
-            chosen = [parameter for _, parameter in named if (parameter.ndim > 1) is decays]
-            decay = settings.weight_decay if decays else 0.0
-            groups.append({"params": chosen, "factor": factor, "weight_decay": decay})
-    if settings.name == "sgd":
-        momentum = settings.momentum
-        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum, nesterov=momentum > 0)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
-
-
-def learning_rate_factor(progress: float, warmup: float) -> float:
-    """Linear warm-up from 0.01, then half a cosine to zero.
-
-    Args:
-        progress: part of all steps done, 0-1.
-        warmup: part of all steps that warm up, 0-1.
-    """
-    if progress < warmup:
-        return 0.01 + 0.99 * progress / warmup
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
-
-
-def loss_parts(output: StageOutput, batch: Batch, weights: LossConfig, tiles: int) -> dict[str, Tensor]:
-    """Weighted parts whose sum is the loss of one stage.
-
-    Args:
-        output: of all B pictures.
-        batch: their identities and views.
-        weights: of the parts.
-        tiles: the stage's tiles per side, for patch consistency.
-    """
-    identities = batch.identities.to(output.feature.device)
-    smoothing = weights.label_smoothing
-    identity = F.cross_entropy(output.logits.float(), identities, label_smoothing=smoothing)
-    parts = {
-        "identity": weights.identity * identity,
-        "triplet": weights.triplet * weighted_triplet_loss(output.feature, identities),
-    }
-    first, second = aligned_pairs(batch)
-    if weights.consistency and first:
-        consistency = consistency_loss(output.maps[first], output.maps[second], tiles, weights.consistency_form)
-        share = sum(part.detach() for part in parts.values()) / consistency.detach().clamp_min(1e-6)
-        parts["consistency"] = weights.consistency * share * consistency
-    return parts
-
-
-def aligned_pairs(batch: Batch) -> tuple[list[int], list[int]]:
-    """Positions of a visible picture and an infrared one of the same vehicle and (known) view."""
-    visible = len(batch.pixels.get(Modality.VISIBLE, ()))
-    keys = list(zip(batch.identities.tolist(), batch.views, strict=True))
-    index = {key: position for position, key in enumerate(keys[:visible]) if key[1]}
-    pairs = [(index[key], visible + offset) for offset, key in enumerate(keys[visible:]) if key in index]
-    return [first for first, _ in pairs], [second for _, second in pairs]
-
-
-@torch.no_grad()
-def average_weights(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move an exponential moving average towards a network, statistics of batch norms included.
-
-    Args:
-        average: changed in place.
-        network: of the same shape.
-        decay: part of the average that stays, 0-1.
-    """
-    current = network.state_dict()
-    for name, value in average.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(current[name], 1 - decay)
-        else:
-            value.copy_(current[name])
+def build_sampler(config: TrainConfig, data: TrainingSet) -> BatchSampler:
+    """The sampler that `batch.sampling` names."""
+    labels = (data.identities, data.modalities, data.views, config.batch)
+    if config.batch.sampling == "pairs":
+        return PairSampler(*labels, seed=config.seed)
+    return IdentitySampler(*labels, repeats=data.repeats, seed=config.seed)
 
 
 def revision() -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reid.config import BatchConfig
 from reid.modality import Modality
-from reid.sampler import IdentitySampler
+from reid.sampler import IdentitySampler, PairSampler
 
 
 def samples(vehicles: int, views: int) -> tuple[NDArray[np.int64], list[Modality], list[str]]:
@@ -68,3 +68,48 @@ def test_a_modality_an_identity_lacks_is_absent() -> None:
         Modality.VISIBLE: 3,
         Modality.THERMAL: 1,
     }
+
+
+def pair_sampler(vehicles: int, views: int, pairing: str, **changes: int) -> PairSampler:
+    config = BatchConfig.model_validate({"sampling": "pairs", "pairs": 4, "pairing": pairing, **changes})
+    return PairSampler(*samples(vehicles, views), config)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 6), st.integers(1, 3), st.sampled_from(["same_view", "any"]))
+def test_an_epoch_of_pairs_holds_each_visible_picture_with_each_infrared_modality(
+    vehicles: int, views: int, pairing: str
+) -> None:
+    sampler = pair_sampler(vehicles, views, pairing, pairs=2)
+    identities, modalities, labels = samples(vehicles, views)
+    shots = 0
+    for batch in sampler.epoch(0):
+        drawn = [i for indices in batch.values() for i in indices]
+        assert len(drawn) == len(set(drawn))
+        visible = batch[Modality.VISIBLE]
+        infrared = [i for i in drawn if modalities[i] is not Modality.VISIBLE]
+        assert {identities[i] for i in infrared} == {identities[i] for i in visible}
+        if pairing == "same_view":
+            shown = {(identities[i], labels[i]) for i in visible}
+            assert all((identities[i], labels[i]) in shown for i in infrared)
+        shots += 2
+    # Two infrared modalities: twice the visible pictures, the last odd one left out.
+    assert shots == vehicles * views * 2 // 2 * 2
+
+
+def test_pictures_without_a_visible_or_an_infrared_partner_come_alone() -> None:
+    identities = np.array([0, 0, 1, 2])
+    modalities = [Modality.VISIBLE, Modality.THERMAL, Modality.VISIBLE, Modality.NEAR_INFRARED]
+    config = BatchConfig(sampling="pairs", pairs=3)
+    (batch,) = PairSampler(identities, modalities, ["", "", "", ""], config).epoch(0)
+    assert {m: sorted(indices) for m, indices in batch.items()} == {
+        Modality.VISIBLE: [0, 2],
+        Modality.THERMAL: [1],
+        Modality.NEAR_INFRARED: [3],
+    }
+
+
+def test_pairs_follow_the_seed_and_the_epoch() -> None:
+    one, other = pair_sampler(5, 3, "any"), pair_sampler(5, 3, "any")
+    assert list(one.epoch(3)) == list(other.epoch(3))
+    assert list(one.epoch(3)) != list(one.epoch(4))

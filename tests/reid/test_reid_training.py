@@ -18,15 +18,17 @@ import yaml
 from reid import evaluate, export, site_crops, train
 from reid.checkpoint import load_network, save_network
 from reid.command import run_command
-from reid.config import TrainConfig, load_config
+from reid.config import OptimiserConfig, TrainConfig, load_config
 from reid.errors import CheckpointError, ConfigError
+from reid.history import FILE_NAME, History
 from reid.modality import Modality
+from reid.objective import Batch, aligned_pairs
+from reid.optimisation import learning_rate_factor
 from reid.torch_files import read_checkpoint, write_atomically
-from reid.trainer import Batch, Trainer, aligned_pairs, learning_rate_factor
+from reid.trainer import Trainer
 from tests.reid.reid_builders import SMALL, dataset, network, weights
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reid"
-CPU = torch.device("cpu")
 
 
 def tiny(folder: Path, **changes: object) -> Path:
@@ -54,14 +56,16 @@ def command(monkeypatch: pytest.MonkeyPatch, main: Callable[..., None], *argumen
     return ended.value.code
 
 
+def made(config: TrainConfig) -> Trainer:
+    return Trainer(config, train.load_sources(config), train.build_fabric(config, 1))
+
+
 def train_until(config: TrainConfig, epochs: int, resume: Path | None = None) -> Trainer:
-    trainer = Trainer(config, train.load_sources(config), CPU)
+    trainer = made(config)
     if resume:
         trainer.resume(resume)
     while trainer.epoch < epochs:
-        for batch in trainer.batches():
-            trainer.train_batch(batch)
-        trainer.epoch += 1
+        train.train_epoch(trainer)
     return trainer
 
 
@@ -72,6 +76,9 @@ def test_a_tiny_run_trains_evaluates_and_exports(
     run = partial(command, monkeypatch)
     assert run(train.main, "--config", config, "--out", out) == 0
     assert "wrote" in capsys.readouterr().err
+    course = History.read(out / FILE_NAME)
+    assert [record.epoch for record in course] == [1, 2]
+    assert [bool(record.validation) for record in course] == [False, True]
     options = ("--data", tmp_path / "data", "--split", "val", "--distractors", "train", "--json", figures)
     assert run(evaluate.main, "--weights", out / "model.pt", *options) == 0
     records = json.loads(figures.read_text())
@@ -87,20 +94,21 @@ def test_a_run_looks_at_its_validation_split(tmp_path: Path) -> None:
     config = load_config(tiny(tmp_path))
     validation = train.load_validation(config)
     assert validation is not None
-    trainer = Trainer(config, train.load_sources(config), CPU)
-    words = train.validate(trainer.average, validation, trainer.size)
-    assert "visible -> thermal" in words
+    trainer = made(config)
+    scores = train.validate(trainer.average, validation, trainer.size)
+    assert scores.keys() == {f"{query}->{gallery}" for query in Modality for gallery in Modality}
+    assert all(0 < values["mAP"] <= 1 for values in scores.values())
 
 
 def test_training_lowers_the_loss_and_repeats_with_its_seed(tmp_path: Path) -> None:
-    config = load_config(tiny(tmp_path, bfloat16=False))
-    trainer = Trainer(config, train.load_sources(config), CPU)
+    config = load_config(tiny(tmp_path, precision="32-true"))
+    trainer = made(config)
     batch = next(trainer.batches())
-    losses = [trainer.train_batch(batch)["loss"] for _ in range(8)]
-    again = Trainer(config, train.load_sources(config), CPU)
+    losses = [trainer.train_batch(batch)["loss"].item() for _ in range(8)]
+    again = made(config)
     same = next(again.batches())
     assert losses[-1] < losses[0]
-    assert [again.train_batch(same)["loss"] for _ in range(8)] == losses
+    assert [again.train_batch(same)["loss"].item() for _ in range(8)] == losses
 
 
 def test_a_resumed_run_equals_a_straight_one(tmp_path: Path) -> None:
@@ -116,9 +124,9 @@ def test_every_stage_takes_a_step_and_consistency_needs_pairs(tmp_path: Path) ->
     stages = [{"tiles": 4, "layer": "layer1", "dimension": 8}, {"tiles": 2, "layer": "layer2", "dimension": 8}]
     model = {**SMALL, "stages": stages, "embedding_stages": [0, 1]}
     config = load_config(tiny(tmp_path, model=model, batch={"vehicles": 2, "pairing": "same_view"}))
-    trainer = Trainer(config, train.load_sources(config), CPU)
+    trainer = made(config)
     before = {name: value.clone() for name, value in trainer.network.branches.named_parameters()}
-    parts = trainer.train_batch(next(trainer.batches()))
+    parts = {name: value.item() for name, value in trainer.train_batch(next(trainer.batches())).items()}
     assert parts["consistency"] == pytest.approx(0.01 * (parts["identity"] + parts["triplet"]), rel=0.05)
     after = dict(trainer.network.branches.named_parameters())
     assert not any(
@@ -136,17 +144,24 @@ def test_half_size_halves_the_pictures_for_part_of_the_epochs(tmp_path: Path) ->
     model = {**SMALL, "height": 128, "width": 128}
     changes = {"model": model, "batch": {"vehicles": 2, "half_size_until": 0.5}}
     config = load_config(tiny(tmp_path, **changes), epochs=2)
-    trainer = Trainer(config, train.load_sources(config), CPU)
+    trainer = made(config)
     sizes = []
     for trainer.epoch in range(2):
-        sizes.append(next(trainer.batches()).pixels[Modality.VISIBLE].shape[1])
+        sizes.append(next(trainer.batches()).images[Modality.VISIBLE].shape[2])
     assert sizes == [64, 128]
 
 
 def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:
-    assert [learning_rate_factor(p, 0.1) for p in (0.0, 0.1)] == pytest.approx([0.01, 1.0])
-    assert learning_rate_factor(0.55, 0.1) == pytest.approx(0.5)
-    assert learning_rate_factor(1.0, 0.1) == pytest.approx(0.0)
+    settings = OptimiserConfig(warmup=0.1)
+    assert [learning_rate_factor(p, settings) for p in (0.0, 0.1)] == pytest.approx([0.01, 1.0])
+    assert learning_rate_factor(0.55, settings) == pytest.approx(0.5)
+    assert learning_rate_factor(1.0, settings) == pytest.approx(0.0)
+
+
+def test_the_papers_learning_rate_steps_down_at_epochs_30_and_60_of_100() -> None:
+    settings = OptimiserConfig(schedule="steps", warmup=0.1, milestones=(0.3, 0.6), step_factor=0.1)
+    factors = [learning_rate_factor(epoch / 100, settings) for epoch in (10, 29, 30, 59, 60, 99)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 @pytest.mark.parametrize(
@@ -154,9 +169,12 @@ def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:
     [
         ({"epoch": 3}, "epoch: Extra inputs are not permitted, got 3"),
         ({"batch": {"vehicels": 3}}, r"batch\.vehicels"),
-        ({"model": {"height": 100}}, r"model\.height: Input should be a multiple of 64, got 100"),
+        ({"model": {"height": 100}}, r"model: .*100 x 256: both must be multiples of 16 for 1 tiles"),
+        ({"model": {"stages": [{"tiles": 4}], "height": 96}}, "multiples of 64 for 4 tiles a side at layer3"),
+        ({"model": {"matching_stage": 1}}, "matching_stage 1 must index the 1 stages"),
         ({"model": {"embedding_stages": [1]}}, "must index the 1 stages"),
-        ({"model": {"height": 64}, "batch": {"half_size_until": 0.5}}, "half_size_until"),
+        ({"model": {"height": 80}, "batch": {"half_size_until": 0.5}}, "40 x 128: both must be multiples of 16"),
+        ({"model": {"matcher": {}}, "batch": {"half_size_until": 0.5}}, "needs rows and columns"),
     ],
 )
 def test_a_wrong_key_is_named(tmp_path: Path, changes: dict[str, object], complaint: str) -> None:
@@ -179,8 +197,8 @@ def test_the_configurations_that_ship_are_valid(path: Path) -> None:
 
 def test_too_few_vehicles_for_a_batch_are_refused(tmp_path: Path) -> None:
     config = load_config(tiny(tmp_path, batch={"vehicles": 9}))
-    with pytest.raises(ConfigError, match=r"batch\.vehicles: 9"):
-        Trainer(config, train.load_sources(config), CPU)
+    with pytest.raises(ConfigError, match=r"identities: 9 a batch"):
+        made(config)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +234,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in words
     resumed = load_config(config)
-    trainer = Trainer(resumed, train.load_sources(resumed), CPU)
+    trainer = made(resumed)
     trainer.resume(out / "last.pt")
     assert trainer.epoch >= 1
 
@@ -264,4 +282,4 @@ def test_checkpoints_of_another_kind_are_named(tmp_path: Path, contents: object)
 def test_weights_are_no_training_checkpoint(tmp_path: Path) -> None:
     config = load_config(tiny(tmp_path))
     with pytest.raises(CheckpointError, match=r"tiny\.pt: can't be resumed"):
-        Trainer(config, train.load_sources(config), CPU).resume(weights(tmp_path))
+        made(config).resume(weights(tmp_path))
