@@ -1,18 +1,23 @@
-"""Crops in, unit vectors out. Loads torch only for a `.pt` file, OpenVINO only for an exported folder."""
+"""Crops in, unit vectors and points to compare out.
+
+Loads torch only for a `.pt` file, OpenVINO, ONNX Runtime or TensorRT only for a folder exported for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.backend import Backend, EmbedderError, EmbedderInfo
+from reid.backend import Backend, Descriptions, EmbedderError, EmbedderInfo, Pixels
+from reid.exported_folder import Runtime, read_metadata
 from reid.modality import Modality
+from reid.point_scorer import check_tokens
 
-__all__ = ["Embedder", "EmbedderError", "EmbedderInfo", "prepare_crop"]
+__all__ = ["Descriptions", "Embedder", "EmbedderError", "EmbedderInfo", "prepare_crop"]
 
 
 def prepare_crop(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -46,14 +51,14 @@ class Embedder:
     Not for several threads at once. Blocks while it computes.
 
     Args:
-        weights: a folder `*_openvino_model` of `reid.export`, or a `.pt` file of `reid.train`.
-        device: `cpu` or `cuda` for a `.pt` file (default: cuda where there is one); OpenVINO's name
-            of a device for a folder (default: CPU).
+        weights: a folder of `reid.export`, or a `.pt` file of `reid.train`.
+        device: `cpu` or `cuda` for a `.pt` file (default: cuda where there is one) or an ONNX folder
+            (default: cpu); OpenVINO's name of a device for its folder (default: CPU).
         max_batch: crops computed together at most.
         threads: CPU threads; the library's choice when None.
 
     Attributes:
-        info: model id, dimension, crop size.
+        info: model id, dimension, crop size, shape of the tokens.
 
     Raises:
         EmbedderError: weights that are missing, broken or of the wrong kind, or no such device.
@@ -81,35 +86,91 @@ class Embedder:
         Raises:
             EmbedderError: as many crops as modalities were not given, or a crop is no RGB image.
         """
-        if len(crops) != len(modalities):
-            raise EmbedderError(f"{len(crops)} crops but {len(modalities)} modalities")
         vectors = np.empty((len(crops), self.info.dimension), dtype=np.float32)
-        for start in range(0, len(crops), self._max_batch):
-            chosen = slice(start, start + self._max_batch)
-            vectors[chosen] = self._embed_batch(crops[chosen], modalities[chosen])
+        for members, pixels in self._batches(crops, modalities):
+            vectors[members] = self._backend.embed(pixels)
         return vectors
 
-    def _embed_batch(self, crops: Sequence[NDArray[np.uint8]], modalities: Sequence[Modality]) -> NDArray[np.float32]:
-        members: dict[Modality, list[int]] = {}
-        for index, modality in enumerate(modalities):
-            members.setdefault(modality, []).append(index)
-        size = (self.info.crop_height, self.info.crop_width)
-        pixels = {m: np.stack([prepare_crop(crops[i], *size) for i in own]) for m, own in members.items()}
+    def describe(self, crops: Sequence[NDArray[np.uint8]], modalities: Sequence[Modality]) -> Descriptions:
+        """Embed crops, and make the tokens that `score` compares; dearer than `embed`.
+
+        Args:
+            crops: N images (h, w, 3) uint8 RGB of any size; `prepare_crop` is applied here.
+            modalities: N bands.
+
+        Returns:
+            (N, D) vectors as of `embed`, and (N, L, P, C) float32 tokens, L, P, C as in `info.points`;
+            without a matcher no tokens.
+
+        Raises:
+            EmbedderError: as of `embed`.
+        """
         vectors = np.empty((len(crops), self.info.dimension), dtype=np.float32)
-        vectors[[i for own in members.values() for i in own]] = self._backend.embed(pixels)
-        return vectors
+        tokens = None if self.info.points is None else np.empty((len(crops), *self.info.points), dtype=np.float32)
+        for members, pixels in self._batches(crops, modalities):
+            made = self._backend.describe(pixels)
+            vectors[members] = made.vectors
+            if tokens is not None and made.tokens is not None:
+                tokens[members] = made.tokens
+        return Descriptions(vectors, tokens)
+
+    def score(self, queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compare pictures point by point, each query with each of the gallery.
+
+        Args:
+            queries: (Q, L, P, C) float tokens of `describe`.
+            gallery: (G, L, P, C) float tokens.
+
+        Returns:
+            (Q, G) float32 logits, above 0 where the matcher says "the same vehicle"; `sigmoid(logits / 10)` is
+            PORSCHE's reported score.
+
+        Raises:
+            EmbedderError: the weights have no matcher, or tokens are of another shape than `info.points`.
+        """
+        if self.info.points is None:
+            raise EmbedderError(f"{self.info.model_id} has no matcher: it can't score")
+        check_tokens(queries, gallery, self.info.points)
+        return self._backend.score(queries, gallery)
+
+    def _batches(
+        self, crops: Sequence[NDArray[np.uint8]], modalities: Sequence[Modality]
+    ) -> Iterator[tuple[list[int], Pixels]]:
+        """Batches for the backend, and which crops they hold, in the order it answers."""
+        if len(crops) != len(modalities):
+            raise EmbedderError(f"{len(crops)} crops but {len(modalities)} modalities")
+        size = (self.info.crop_height, self.info.crop_width)
+        for start in range(0, len(crops), self._max_batch):
+            members: dict[Modality, list[int]] = {}
+            for index in range(start, min(start + self._max_batch, len(crops))):
+                members.setdefault(modalities[index], []).append(index)
+            pixels = {m: np.stack([prepare_crop(crops[i], *size) for i in own]) for m, own in members.items()}
+            yield [index for own in members.values() for index in own], pixels
 
 
 def _load(weights: Path, device: str | None, threads: int | None) -> Backend:
     """Choose the backend by the kind of `weights`; imports its library only now."""
     if weights.is_dir():
-        from reid.openvino_backend import OpenVinoBackend
-
-        return OpenVinoBackend(weights, device, threads)
+        return _load_folder(weights, device, threads)
     if not weights.exists():
         raise EmbedderError(f"{weights}: no such weights")
     if weights.suffix != ".pt":
-        raise EmbedderError(f"{weights}: not a kind of weights we load (a .pt file or an *_openvino_model folder)")
+        raise EmbedderError(f"{weights}: not a kind of weights we load (a .pt file or a folder of reid.export)")
     from reid.torch_backend import TorchBackend
 
     return TorchBackend(weights, device, threads)
+
+
+def _load_folder(folder: Path, device: str | None, threads: int | None) -> Backend:
+    runtime, _ = read_metadata(folder)
+    if runtime is Runtime.OPENVINO:
+        from reid.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(folder, device, threads)
+    if runtime is Runtime.ONNX:
+        from reid.onnx_backend import OnnxBackend
+
+        return OnnxBackend(folder, device, threads)
+    from reid.tensorrt_backend import TensorRtBackend
+
+    return TensorRtBackend(folder, device)

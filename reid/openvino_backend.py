@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.backend import EmbedderError, EmbedderInfo
+from reid.backend import EmbedderError
+from reid.exported_folder import TRUNK, ExportedBackend, stem_name
 from reid.modality import Modality
 from reid.quiet import openvino
 
-METADATA = "metadata.json"
-FORMAT = "reid-openvino-1"
-TRUNK = "trunk.xml"
+#: A part that is ready: its input to its outputs, by number.
+_Compiled = Callable[[NDArray[Any]], Any]
 
 
-def stem_file(modality: Modality) -> str:
-    """Name of a modality's stem in an exported folder."""
-    return f"stem_{modality.value}.xml"
+class OpenVinoBackend(ExportedBackend):
+    """Stems and trunk, compiled.
 
-
-class OpenVinoBackend:
-    """One stem per modality and the shared trunk, so that a batch of several modalities runs the trunk once.
+    The trunk's file holds the way to the tokens too. What embeds is compiled without it, so that embeddings alone cost
+    what they do without a matcher; what makes tokens is compiled when it is first asked for.
 
     Args:
         folder: what `reid.export` wrote.
@@ -40,39 +39,43 @@ class OpenVinoBackend:
     def __init__(
         self, folder: Path, device: str | None = None, threads: int | None = None, precision: str | None = None
     ) -> None:
-        self.info = read_metadata(folder)
-        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        super().__init__(folder)
+        self._folder, self._device = folder, device or "CPU"
+        self._options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
+            self._options["INFERENCE_NUM_THREADS"] = threads
         if precision is not None:
-            options["INFERENCE_PRECISION_HINT"] = precision
+            self._options["INFERENCE_PRECISION_HINT"] = precision
+        self._stems = {modality: self._compile(stem_name(modality)) for modality in Modality}
+        self._trunk = self._compile(TRUNK, outputs=1)
+
+    @cached_property
+    def _describe(self) -> _Compiled:
+        return self._compile(TRUNK)
+
+    def _compile(self, name: str, outputs: int | None = None) -> _Compiled:
+        """Compile a part for its first outputs, or for all."""
         try:
             core = openvino.Core()
-            load = {name: core.read_model(folder / name) for name in (*map(stem_file, Modality), TRUNK)}
-            compiled = {n: core.compile_model(model, device or "CPU", options) for n, model in load.items()}
+            model = core.read_model(self._folder / f"{name}.xml")
+            wanted = openvino.Model(model.outputs[:outputs], model.get_parameters(), name)
+            compiled: _Compiled = core.compile_model(wanted, self._device, self._options)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
-            raise EmbedderError(f"{folder}: OpenVINO can't load it on {device or 'CPU'}: {reason}") from error
-        self._stems = {modality: compiled[stem_file(modality)] for modality in Modality}
-        self._trunk = compiled[TRUNK]
+            raise EmbedderError(f"{self._folder}: OpenVINO can't load it on {self._device}: {reason}") from error
+        return compiled
 
-    def embed(self, pixels: dict[Modality, NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Embed per modality (B_m, H, W, 3) uint8 pictures: (sum of B_m, D), in the mapping's order."""
-        parts = [self._stems[modality](batch)[0] for modality, batch in pixels.items()]
-        maps = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return np.asarray(self._trunk(maps)[0], dtype=np.float32)
+    def run_stem(self, modality: Modality, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, H, W, 3) uint8 RGB -> (B, 64, H / 4, W / 4)."""
+        maps: NDArray[np.float32] = self._stems[modality](pixels)[0]
+        return maps
 
+    def run_trunk(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, 64, H / 4, W / 4) -> (B, D) embeddings."""
+        vectors: NDArray[np.float32] = self._trunk(maps)[0]
+        return vectors
 
-def read_metadata(folder: Path) -> EmbedderInfo:
-    """Read an exported folder's `metadata.json`.
-
-    Raises:
-        EmbedderError: the folder is none of `reid.export`'s.
-    """
-    try:
-        values = json.loads((folder / METADATA).read_text())
-        if values.pop("format") != FORMAT:
-            raise ValueError(f"wanted format {FORMAT}")
-        return EmbedderInfo(**values)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EmbedderError(f"{folder}: not a folder that reid.export wrote ({METADATA}: {error})") from error
+    def run_describe(self, maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(B, 64, H / 4, W / 4) -> (B, D) embeddings and (B, L, P, C) tokens."""
+        outputs = self._describe(maps)
+        return outputs[0], outputs[1]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reid.backend import EmbedderError, EmbedderInfo
+from reid.backend import Descriptions, EmbedderError, EmbedderInfo, Pixels
 from reid.checkpoint import load_network
 from reid.errors import CheckpointError
-from reid.modality import Modality
-from reid.model import normalise
+from reid.model import Porsche, normalise
+from reid.point_scorer import score_blocks
+
+#: Numbers that scoring holds at once: 128 MB.
+BLOCK_NUMBERS = 2**25
 
 
 class TorchBackend:
@@ -42,18 +46,66 @@ class TorchBackend:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise EmbedderError(f"{weights}: can't be put on device {device!r}: {reason}") from error
-        config = network.config
-        self.info = EmbedderInfo(model_id, config.dimension, config.height, config.width)
+        self.info = describe_network(network, model_id)
+        self._embedding_network = embedding_network(self._network)
         self._type = torch.float16 if self._device.type == "cuda" else torch.bfloat16
         self._low_precision = not exact and (self._device.type == "cuda" or _has_bfloat16())
 
-    def embed(self, pixels: dict[Modality, NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Embed per modality (B_m, H, W, 3) uint8 pictures: (sum of B_m, D), in the mapping's order."""
+    def embed(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Embed: (sum of B_m, D) of unit norm, in the mapping's order."""
+        return self._describe(self._embedding_network, pixels).vectors
+
+    def describe(self, pixels: Pixels) -> Descriptions:
+        """Embed, and make the tokens where there is a matcher, in the mapping's order."""
+        return self._describe(self._network, pixels)
+
+    def _describe(self, network: Porsche, pixels: Pixels) -> Descriptions:
         images = {m: normalise(torch.from_numpy(batch).to(self._device)) for m, batch in pixels.items()}
         autocast = torch.autocast(self._device.type, self._type, enabled=self._low_precision)
         with torch.inference_mode(), autocast:
-            vectors = self._network.embed(images)
-        return np.asarray(vectors.float().cpu().numpy(), dtype=np.float32)
+            made = network.describe(images)
+        return Descriptions(_to_numpy(made.embedding), None if made.tokens is None else _to_numpy(made.tokens))
+
+    def score(self, queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Tokens (Q, L, P, C) against (G, L, P, C): (Q, G) logits, in float32, at most about 200 MB at a time."""
+        settings = self._network.config.matcher
+        if self._network.matcher is None or settings is None:
+            raise EmbedderError("weights without a matcher can't score")
+        scores = np.empty((len(queries), len(gallery)), dtype=np.float32)
+        # Of a pair: similarities before and after the prior, and two hidden layers, each before and after its norm.
+        pairs = max(1, BLOCK_NUMBERS // (2 * queries.shape[2] ** 2 + 4 * settings.head))
+        columns = min(pairs, max(1, len(gallery)))
+        with torch.inference_mode():
+            for block in score_blocks(*scores.shape, pairs // columns, columns):
+                asked, others = (
+                    torch.from_numpy(np.array(tokens[part], dtype=np.float32)).to(self._device)
+                    for tokens, part in zip((queries, gallery), block, strict=True)
+                )
+                scores[block] = _to_numpy(self._network.matcher.score(asked, others))
+        return scores
+
+
+def describe_network(network: Porsche, model_id: str) -> EmbedderInfo:
+    """What a network makes, as an embedder tells it."""
+    config = network.config
+    points = None
+    if config.matcher:
+        rows, columns = config.points(config.matching_stage)
+        channels = config.matcher.channels or config.stages[config.matching_stage].dimension
+        points = (config.matcher.layers, rows * columns, channels)
+    return EmbedderInfo(model_id, config.dimension, config.height, config.width, points)
+
+
+def embedding_network(network: Porsche) -> Porsche:
+    """The same network, sharing its parameters, that runs nothing that only tokens need."""
+    alone = copy.copy(network)
+    stage = network.config.embedding_stages[0]
+    alone.config = network.config.model_copy(update={"matcher": None, "matching_stage": stage})
+    return alone
+
+
+def _to_numpy(values: torch.Tensor) -> NDArray[np.float32]:
+    return np.asarray(values.float().cpu().numpy(), dtype=np.float32)
 
 
 def _has_bfloat16() -> bool:
