@@ -3,237 +3,210 @@
 from __future__ import annotations
 
 import json
-import time
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import cv2
-import numpy as np
 import typer
-from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
-from rich.progress import track
+from rich.progress import TaskID
 from rich.table import Table
 
+from reid.backend import Descriptions
 from reid.command import run_command
-from reid.datasets import Sample, read_picture, read_samples
+from reid.datasets import Sample
 from reid.embedder import Embedder
-from reid.errors import DatasetError
+from reid.errors import ReidError
+from reid.evaluation_data import (
+    Pictures,
+    as_tracklets,
+    choose_directions,
+    describe_samples,
+    progress_bar,
+    read_both,
+)
 from reid.modality import Modality
-from reid.ranking import Scores, rank
+from reid.protocols import Protocol, protocols_for, refuse_unless_allowed
+from reid.rankers import SHORT_LIST, EmbeddingRanker, PointRanker, Ranker, RankerName, Scorer, ShortListRanker
+from reid.retrieval import RANKS, Direction, Record, Result, evaluate, evaluate_ranker
 
-RANKS = (1, 5, 10, 20)
+__all__ = ["Protocol", "Result", "evaluate", "evaluate_all", "main", "rankers_of", "tables_of"]
 
-
-class Protocol(StrEnum):
-    """What a query's gallery leaves out.
-
-    ALL: only the query itself. SAME_SCENE: also the same vehicle in the same scene. SAME_CAMERA: also the
-    same vehicle from the same camera, or view where no camera is known. TRACKLETS: everything of the same
-    camera and of other sites; what the stream's matcher faces.
-    """
-
-    ALL = "all"
-    SAME_SCENE = "same_scene"
-    SAME_CAMERA = "same_camera"
-    TRACKLETS = "tracklets"
+WITHIN = ("within_class_mAP", "within_class_rank1")
+PLAIN = ("mINP", *(f"rank{n}" for n in RANKS[1:]), *WITHIN)
+TABLE_WIDTH = 150
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Scores of one direction."""
-
-    query: Modality
-    gallery: Modality
-    protocol: Protocol
-    scores: Scores
-    ms_per_query: float
-
-    def record(self) -> dict[str, str | int | float]:
-        """As a flat JSON record, scores in 0-1."""
-        ranks = {f"rank{n}": round(float(self.scores.cmc[n - 1]), 5) for n in RANKS}
-        return {
-            "ranker": "embedding",
-            "query": self.query.value,
-            "gallery": self.gallery.value,
-            "protocol": self.protocol.value,
-            "queries": self.scores.queries,
-            "excluded": self.scores.excluded,
-            "mAP": round(self.scores.mean_ap, 5),
-            "mINP": round(self.scores.mean_inp, 5),
-            **ranks,
-            "ms_per_query": round(self.ms_per_query, 4),
-        }
-
-
-def evaluate(
-    vectors: NDArray[np.float32],
-    samples: Sequence[Sample],
-    protocol: Protocol,
-    queries: NDArray[np.bool_] | None = None,
-) -> list[Result]:
-    """Score every direction between the modalities that occur.
+def rankers_of(
+    described: Descriptions,
+    score: Scorer,
+    names: Sequence[RankerName] = (),
+    top: int = SHORT_LIST,
+    mix: float = 0.0,
+) -> list[Ranker]:
+    """Build rankers over described pictures.
 
     Args:
-        vectors: (N, D) unit norm.
-        samples: what the N vectors show.
-        protocol: what galleries leave out.
-        queries: (N,) which may be queries; the others are distractors. All when None.
-
-    Returns:
-        One result per ordered pair of modalities.
+        described: N pictures.
+        score: compares tokens: `Embedder.score`.
+        names: which to build; embedding, and rerank where there are tokens, when empty.
+        top: length of the short list.
+        mix: weight of the cosine in POM's score.
     """
-    bands = np.array([sample.modality.value for sample in samples])
-    asked = np.ones(len(samples), dtype=np.bool_) if queries is None else queries
-    present = [modality for modality in Modality if modality in bands]
+    embedding = EmbeddingRanker(described.vectors)
+    rankers: dict[RankerName, Ranker] = {RankerName.EMBEDDING: embedding}
+    if described.tokens is not None:
+        points = PointRanker(embedding, described.tokens, score, mix)
+        rankers |= {RankerName.RERANK: ShortListRanker(points, top), RankerName.POM: points}
+    chosen = names or [name for name in rankers if name is not RankerName.POM]
+    return [rankers[name] for name in chosen]
+
+
+def choose_protocols(samples: Sequence[Sample], wanted: Sequence[Protocol], tracklets: bool) -> list[Protocol]:
+    """The protocols to report: those wanted, or else all that the data allows.
+
+    Raises:
+        DatasetError: the data lacks what a wanted one looks at.
+    """
+    for protocol in wanted:
+        refuse_unless_allowed(samples, protocol)
+    default = [Protocol.TRACKLETS] if tracklets else protocols_for(samples)
+    return list(dict.fromkeys(wanted)) or default
+
+
+def evaluate_all(
+    rankers: Sequence[Ranker], samples: Sequence[Sample], protocols: Sequence[Protocol], chosen: Sequence[Direction]
+) -> list[Result]:
+    """Rank every direction by every ranker and protocol, with a bar that counts queries."""
     results = []
-    for query in present:
-        for gallery in present:
-            rows, columns = np.flatnonzero((bands == query) & asked), np.flatnonzero(bands == gallery)
-            if len(rows):
-                scores, milliseconds = _score(vectors, samples, protocol, rows, columns)
-                results.append(Result(query, gallery, protocol, scores, milliseconds))
+    queries = sum(len(direction.rows) for direction in chosen)
+    with progress_bar() as bar:
+        for ranker in rankers:
+            for protocol in protocols:
+                task = bar.add_task(f"{ranker.name}, {protocol}", total=queries)
+
+                def advance(ranked: int, task: TaskID = task) -> None:
+                    bar.advance(task, ranked)
+
+                results += evaluate_ranker(ranker, samples, protocol, chosen, advance)
     return results
 
 
-def _score(
-    vectors: NDArray[np.float32],
-    samples: Sequence[Sample],
-    protocol: Protocol,
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-) -> tuple[Scores, float]:
-    """Scores of one direction, and milliseconds per query to compare and rank."""
-    labels = _codes([(sample.site, sample.vehicle) for sample in samples])
-    removed = _removed(samples, labels, protocol, rows, columns)
-    started = time.perf_counter()
-    scores = rank(vectors[rows] @ vectors[columns].T, labels[rows], labels[columns], removed)
-    return scores, (time.perf_counter() - started) * 1000 / len(rows)
+def tables_of(records: Sequence[Record]) -> list[Table]:
+    """Tables for the terminal, one a ranker and protocol; mAP and Rank-1 with their 95 % intervals."""
+    tables: dict[str, Table] = {}
+    for record in records:
+        title = f"{record['ranker']}, protocol {record['protocol']}"
+        if title not in tables:
+            tables[title] = _empty_table(f"{title} ({record['model_id']}, {record['bytes_per_query']} bytes a picture)")
+        named = [str(record[name]) for name in ("query", "gallery", "queries", "excluded")]
+        figures = [_number(record[name]) for name in PLAIN]
+        intervals = [_with_interval(record, name) for name in ("mAP", "rank1")]
+        tables[title].add_row(*named, *intervals, *figures, f"{record['ms_per_query']:.3g}")
+    return list(tables.values())
 
 
-def _removed(
-    samples: Sequence[Sample],
-    labels: NDArray[np.int64],
-    protocol: Protocol,
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-) -> NDArray[np.bool_]:
-    """(Q, G), true where a gallery picture is not in a query's gallery."""
-
-    def same(codes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return np.asarray(codes[rows][:, None] == codes[columns][None, :], dtype=np.bool_)
-
-    itself: NDArray[np.bool_] = rows[:, None] == columns[None, :]
-    if protocol is Protocol.TRACKLETS:
-        return same(_codes([s.camera for s in samples])) | ~same(_codes([s.site for s in samples]))
-    if protocol is Protocol.SAME_SCENE:
-        return itself | (same(labels) & same(_codes([s.scene for s in samples])))
-    if protocol is Protocol.SAME_CAMERA:
-        return itself | (same(labels) & same(_codes([s.camera or s.view for s in samples])))
-    return itself
-
-
-def _codes(values: Sequence[object]) -> NDArray[np.int64]:
-    """Number equal values alike."""
-    numbers: dict[object, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
-
-
-def protocols_for(samples: Sequence[Sample]) -> list[Protocol]:
-    """Protocols the columns of a data set allow."""
-    allowed = [Protocol.ALL]
-    if all(sample.scene for sample in samples):
-        allowed.append(Protocol.SAME_SCENE)
-    if all(sample.camera or sample.view for sample in samples):
-        allowed.append(Protocol.SAME_CAMERA)
-    return allowed
-
-
-def average_tracklets(
-    vectors: NDArray[np.float32], samples: Sequence[Sample], crops: int
-) -> tuple[NDArray[np.float32], list[Sample], NDArray[np.int64]]:
-    """Average the crops of each vehicle in each camera, as the stream does.
-
-    Args:
-        vectors: (N, D) unit norm.
-        samples: what they show, with cameras.
-        crops: how many crops of a tracklet to average at most, evenly over its rows.
-
-    Returns:
-        (T, D) unit norm, T samples that stand for the tracklets, (T,) index of each one's first row.
-
-    Raises:
-        DatasetError: a sample without a camera.
-    """
-    members: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for index, sample in enumerate(samples):
-        if not sample.camera:
-            raise DatasetError(f"{sample.path}: tracklets need the column camera in samples.csv")
-        members[sample.site, sample.camera, sample.vehicle].append(index)
-    chosen = [np.array(own)[_spread(len(own), crops)] for own in members.values()]
-    means = np.stack([vectors[own].mean(axis=0) for own in chosen])
-    means /= np.linalg.norm(means, axis=1, keepdims=True)
-    firsts = np.array([own[0] for own in members.values()], dtype=np.int64)
-    return means, [samples[first] for first in firsts], firsts
-
-
-def _spread(total: int, count: int) -> NDArray[np.int64]:
-    """Up to `count` indices spread evenly over `total`, the middle one for one."""
-    count = min(count, total)
-    return ((np.arange(count) + 0.5) * total / count).astype(np.int64)
-
-
-def embed_samples(embedder: Embedder, samples: Sequence[Sample], batch: int = 64) -> NDArray[np.float32]:
-    """Decode and embed N samples: (N, D) float32."""
-    parts = []
-    for start in track(range(0, len(samples), batch), "embedding", console=Console(stderr=True), transient=True):
-        chosen = samples[start : start + batch]
-        pictures = [read_picture(sample.path) for sample in chosen]
-        parts.append(embedder.embed(pictures, [sample.modality for sample in chosen]))
-    return np.concatenate(parts)
-
-
-def table_of(results: Sequence[Result], title: str) -> Table:
-    """A table for the terminal, one row a direction."""
-    columns = ("query", "gallery", "protocol", "queries", "excluded", "mAP", "mINP", *(f"rank{n}" for n in RANKS))
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column)
-    for result in results:
-        record = result.record()
-        table.add_row(*(f"{v:.3f}" if isinstance(v := record[name], float) else str(v) for name in columns))
+def _empty_table(title: str) -> Table:
+    note = "(low high): 95 % of 1000 draws of the query vehicles"
+    table = Table(
+        title=title, caption=note, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=0
+    )
+    for column in ("query", "gallery", "queries", "excluded", "mAP", "rank1", *PLAIN, "ms/query"):
+        header = column.removeprefix("within_class_") + ("\nin class" if column in WITHIN else "")
+        table.add_column(header, no_wrap=True)
     return table
 
 
-def main(
+def _number(value: str | float | None) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "-"
+
+
+def _with_interval(record: Record, name: str) -> str:
+    """`0.812 (0.790 0.833)`, or `-` for a direction without a valid query."""
+    figures = [_number(record[key]) for key in (name, f"{name}_low", f"{name}_high")]
+    return "{} ({} {})".format(*figures) if record["queries"] else "-"
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write JSON.
+
+    Raises:
+        ReidError: can't be written.
+    """
+    try:
+        path.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ReidError(f"{path}: can't be written: {error.strerror}") from error
+
+
+def main(  # noqa: PLR0913 one parameter an option
     weights: Annotated[Path, typer.Option(help="A .pt file or an *_openvino_model folder.")],
-    data: Annotated[Path, typer.Option(help="Folder with samples.csv.")],
-    split: Annotated[str | None, typer.Option(help="Rows to ask about; default: all.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder with samples.csv, or of a published set as it comes.")],
+    split: Annotated[str | None, typer.Option(help="Whose pictures ask and are asked about; default: all.")] = None,
     distractors: Annotated[str | None, typer.Option(help="Split that joins the galleries only.")] = None,
+    ranker: Annotated[
+        list[RankerName] | None,
+        typer.Option(help="Repeatable. Default: embedding, and rerank where the weights have a point matcher."),
+    ] = None,
+    protocol: Annotated[
+        list[Protocol] | None, typer.Option(help="Repeatable. Default: those that the data allows.")
+    ] = None,
+    query: Annotated[list[Modality] | None, typer.Option(help="Repeatable: these ask only.")] = None,
+    gallery: Annotated[list[Modality] | None, typer.Option(help="Repeatable: these are asked about only.")] = None,
+    query_camera: Annotated[str | None, typer.Option(help="Pictures of this camera ask only.")] = None,
+    top: Annotated[int, typer.Option(help="Length of rerank's short list.", min=1)] = SHORT_LIST,
+    mix: Annotated[float, typer.Option(help="POM's score: logit / 10 + MIX * cosine.")] = 0.0,
     tracklets: Annotated[int, typer.Option(help="Average so many crops per vehicle and camera.", min=0)] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write records here.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; OpenVINO's name for a folder.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1)] = None,
 ) -> None:
-    """Rank every modality against every other and print CMC, mAP and mINP."""
+    """Rank every modality against every other: CMC, mAP, mINP and their 95 % intervals.
+
+    Rankers:
+    - embedding: by cosine
+    - rerank: its best --top re-ordered by point matching, as the stream does
+    - pom: point matching of all pairs; slow, what the other two aim at
+
+    Protocols, by what a query's gallery leaves out:
+    - all: the query itself
+    - same_scene: also its vehicle in the same scene (MSVR310's standard)
+    - same_camera: also its vehicle from the same camera, or else view
+    - tracklets: everything from the same camera, with or without --tracklets
+
+    Figures:
+    - a query without a match counts in nothing but `excluded`
+    - intervals are of 1000 draws of the query vehicles, seeded
+    - in class: the same lists without vehicles of other classes
+    - ms/query: to compare and rank; bytes: what it keeps of a gallery picture
+
+    Example:
+    python -m reid.evaluate --weights weights/porsche-small.pt --data DIR
+    --split test --distractors train --ranker rerank --ranker pom
+    --query visible --gallery thermal --json figures.json
+    """
+    if json_file and not json_file.parent.is_dir():
+        raise ReidError(f"{json_file}: no folder {json_file.parent}")
     cv2.setNumThreads(1)
-    embedder = Embedder(weights, threads=threads)
-    samples = read_samples(data, split)
-    asked = len(samples)
-    samples += read_samples(data, distractors) if distractors else []
-    vectors = embed_samples(embedder, samples)
-    queries = np.arange(len(samples)) < asked
-    protocols = protocols_for(samples)
+    embedder = Embedder(weights, device=device, threads=threads)
+    samples = read_both(data, split, distractors)
+    protocols = choose_protocols(samples, protocol or (), tracklets=bool(tracklets))
+    choose = partial(choose_directions, queries=query or (), galleries=gallery or (), camera=query_camera)
+    chosen, names = choose(samples), list(dict.fromkeys(ranker or ()))
+    described = describe_samples(embedder, samples, names != [RankerName.EMBEDDING] if names else None)
+    pictures = Pictures(samples, described)
     if tracklets:
-        vectors, samples, firsts = average_tracklets(vectors, samples, tracklets)
-        queries, protocols = queries[firsts], [Protocol.TRACKLETS]
-    results = [result for protocol in protocols for result in evaluate(vectors, samples, protocol, queries)]
-    Console(width=120).print(table_of(results, f"{embedder.info.model_id} on {data} {split or ''}"))
+        pictures = as_tracklets(pictures, tracklets)
+        chosen = choose(pictures.samples)
+    rankers = rankers_of(pictures.described, embedder.score, names, top, mix)
+    results = evaluate_all(rankers, pictures.samples, protocols, chosen)
+    records: list[Record] = [{**result.record(), "model_id": embedder.info.model_id} for result in results]
+    Console(width=TABLE_WIDTH).print(*tables_of(records))
     if json_file:
-        json_file.write_text(json.dumps([result.record() for result in results], indent=2) + "\n")
+        write_records(json_file, records)
 
 
 if __name__ == "__main__":
