@@ -15,8 +15,8 @@ from reid.errors import CheckpointError
 from reid.model import Porsche, normalise
 from reid.point_scorer import score_blocks
 
-#: Numbers that scoring holds at once: 128 MB.
-BLOCK_NUMBERS = 2**25
+#: Numbers that scoring holds at once: 64 MB.
+BLOCK_NUMBERS = 2**24
 
 
 class TorchBackend:
@@ -67,7 +67,7 @@ class TorchBackend:
         return Descriptions(_to_numpy(made.embedding), None if made.tokens is None else _to_numpy(made.tokens))
 
     def score(self, queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Tokens (Q, L, P, C) against (G, L, P, C): (Q, G) logits, in float32, at most about 200 MB at a time."""
+        """Tokens (Q, L, P, C) against (G, L, P, C): (Q, G) logits, in float32, about 100 MB at a time."""
         settings = self._network.config.matcher
         if self._network.matcher is None or settings is None:
             raise EmbedderError("weights without a matcher can't score")
