@@ -23,6 +23,8 @@ PUBLISHED_SPLITS = ("train", "test", "fit", "val")
 LISTED_SPLITS = ("train", "val")
 #: Of the training vehicles, one in so many is in `val`.
 HOLD_OUT = 10
+#: Parts of what has no validation split of its own.
+DIVISION = ("fit", "val")
 DIVISION_SEED = 0
 
 _JOINED_NAME = re.compile(r"(?P<vehicle>\d+)_c(?P<camera>\d+)(?:_.*)?")
@@ -43,7 +45,7 @@ def read_dataset(folder: Path, split: str | None = None) -> list[Sample]:
     Known are `samples.csv`, MSVR310, WMVeID863, RGBN300, RGBNT100 and listed images (`images/`, `train.txt`,
     `val.txt`). Published sets have `train` and `test`, in which queries and gallery differ by `role`. They have
     no official validation: `fit` and `val` divide the vehicles of `train`, so that early looks never touch
-    `test`.
+    `test`; they divide all vehicles of a `samples.csv` without splits, such as a site's.
 
     Args:
         folder: of the set, or one above it.
@@ -57,7 +59,7 @@ def read_dataset(folder: Path, split: str | None = None) -> list[Sample]:
             missing, or a name does not say what the layout promises.
     """
     if (folder / "samples.csv").is_file():
-        return read_samples(folder, split)
+        return _read_table(folder, split)
     if (folder / "images").is_dir() and any(_list_of(folder, name).is_file() for name in LISTED_SPLITS):
         return _read_listed(folder, split)
     return _read_published(_published(folder), split)
@@ -85,15 +87,28 @@ def _read_published(found: _Published, split: str | None) -> list[Sample]:
     samples = []
     if split != "test":
         samples += found.pictures(_subfolder(found.root, TRAIN), "train", "")
-    if split in ("fit", "val"):
-        held_out = validation_vehicles(sample.vehicle for sample in samples)
-        samples = [sample for sample in samples if (sample.vehicle in held_out) == (split == "val")]
+    if split in DIVISION:
+        samples = _divided(samples, split)
     if split in ("test", None):
         samples += found.pictures(_subfolder(found.root, QUERY), "test", "query")
         samples += found.pictures(_subfolder(found.root, GALLERY), "test", "gallery")
     if not samples:
         raise DatasetError(f"{found.root}: split {split!r} is empty, it takes two vehicles to divide `train`")
     return samples
+
+
+def _read_table(folder: Path, split: str | None) -> list[Sample]:
+    """Read `samples.csv`; one without splits is divided."""
+    samples = read_samples(folder) if split in DIVISION else []
+    if split is None or not samples or any(sample.split for sample in samples):
+        return read_samples(folder, split)
+    return _divided(samples, split)
+
+
+def _divided(samples: list[Sample], split: str) -> list[Sample]:
+    """The samples of `fit` or of `val`."""
+    held_out = validation_vehicles(sample.vehicle for sample in samples)
+    return [sample for sample in samples if (sample.vehicle in held_out) == (split == "val")]
 
 
 def _refuse_unknown(folder: Path, split: str | None, known: Iterable[str]) -> None:

@@ -54,7 +54,7 @@ def matching_loss(scores: Sequence[Tensor], identities: Tensor, blocks: Sequence
     Returns:
         Scalar; zero if no query is left.
     """
-    total, queries = identities.new_zeros((), dtype=torch.float32), 0
+    total, queries = identities.new_zeros((), dtype=torch.float32), identities.new_zeros(())
     for logits, (rows, columns) in zip(scores, blocks, strict=True):
         finite = torch.isfinite(logits).all(dim=1, keepdim=True)  # (Q, 1)
         same = (identities[rows][:, None] == identities[columns][None, :]).float()  # (Q, G)
@@ -63,7 +63,7 @@ def matching_loss(scores: Sequence[Tensor], identities: Tensor, blocks: Sequence
         counted = finite & (places[rows][:, None] != places[columns][None, :])
         total = total + (losses * counted).sum()
         queries = queries + finite.sum()
-    return total / torch.as_tensor(queries).clamp_min(1)
+    return total / queries.clamp_min(1)
 
 
 def consistency_loss(first: Tensor, second: Tensor, tiles: int, form: Literal["patch", "pooled"] = "patch") -> Tensor:

@@ -112,6 +112,10 @@ class PointMatcher(nn.Module):
         # Few pairs of a batch match: starting from even odds wastes hundreds of steps (Lin et al., ICCV 2017, 3.3).
         nn.init.constant_(self.total.bias, math.log(PRIOR_ODDS))
 
+    def decoder_layers(self) -> list[DecoderLayer]:
+        """The decoder, typed."""
+        return [layer for layer in self.decoder if isinstance(layer, DecoderLayer)]
+
     def encode(self, maps: Tensor) -> Tensor:
         """Make a picture's points ready to be compared; done once per picture.
 
@@ -127,7 +131,7 @@ class PointMatcher(nn.Module):
         chunks = [maps.flatten(2).transpose(1, 2)]  # (B, P, D)
         for layer in self.encoder:
             chunks.append(layer(chunks[-1]))
-        projected = [layer.project(chunk) for layer, chunk in zip(self.decoder, chunks, strict=True)]
+        projected = [layer.project(chunk) for layer, chunk in zip(self.decoder_layers(), chunks, strict=True)]
         return torch.stack(projected, dim=1)  # (B, N, P, C)
 
     def forward(self, tokens: Tensor, blocks: Sequence[Block]) -> list[Tensor]:
@@ -141,7 +145,7 @@ class PointMatcher(nn.Module):
             Per block (rows, columns) logits.
         """
         total = tokens.new_zeros((), dtype=torch.float32)
-        for index, layer in enumerate(self.decoder):
+        for index, layer in enumerate(self.decoder_layers()):
             points = tokens[:, index]  # (B, P, C)
             matches = torch.cat([layer.matches(points[rows], points[columns]) for rows, columns in blocks], dim=1)
             total = total + layer.judge(matches.float())  # (M, 1)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import typer
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,6 +31,7 @@ from reid.history import EpochRecord, History
 from reid.layouts import read_dataset
 from reid.modality import Modality
 from reid.model import Porsche, normalise
+from reid.report import report_run
 from reid.torch_files import write_atomically
 from reid.trainer import Trainer
 
@@ -201,6 +202,10 @@ def main(  # noqa: PLR0913 one parameter an option
         trainer.resume(out / "last.pt")
     try:
         run(trainer, out, load_validation(settings))
+        if settings.validation and trainer.fabric.is_global_zero:
+            page = out / "report.html"
+            report_run(out, settings.validation.path, settings.validation.split, page)
+            console.print(f"wrote {page}")
     except KeyboardInterrupt:
         console.print(f"stopped after epoch {trainer.epoch}; {out / 'last.pt'} goes on with --resume")
         raise

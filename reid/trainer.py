@@ -60,8 +60,8 @@ class Trainer:
         if config.initial_weights is not None and not load_initial(network, config.initial_weights):
             load_imagenet(network.trunk, config.initial_weights)
             unfold_batch_norms(network.trunk, self._calibration())
-        self.network = network.to(memory_format=torch.channels_last)
-        self.average = fabric.to_device(copy.deepcopy(self.network).eval())
+        self.network: Porsche = network.to(memory_format=torch.channels_last)
+        self.average: Porsche = copy.deepcopy(self.network).eval().to(fabric.device)
         optimiser = build_optimiser(self.network, config.optimiser)
         self.wrapped, self.optimiser = fabric.setup(self.network, optimiser)
         pictures = torch.from_numpy(data.pictures)

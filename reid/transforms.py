@@ -105,7 +105,9 @@ def blur(batch: Tensor, chosen: NDArray[np.int64], generator: np.random.Generato
     groups = planes.shape[1]
     padded = F.pad(planes, (BLUR_RADIUS,) * 4, mode="replicate")
     rows = F.conv2d(padded, weights[:, None, :, None], groups=groups)
-    batch[members] = F.conv2d(rows, weights[:, None, None, :], groups=groups)[0].unflatten(0, (-1, 3))
+    batch[members] = F.conv2d(rows, weights[:, None, None, :], groups=groups)[0].reshape(
+        len(chosen), 3, *batch.shape[2:]
+    )
     return batch
 
 

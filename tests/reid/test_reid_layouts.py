@@ -14,6 +14,7 @@ from reid.errors import DatasetError
 from reid.layouts import read_dataset, validation_vehicles
 from reid.modality import Modality
 from tests.reid.layout_builders import LEVELS, TEST_VEHICLES, joined, listed, msvr310, wmveid863, write_picture
+from tests.reid.reid_builders import write_table
 
 TWO = (Modality.VISIBLE, Modality.NEAR_INFRARED)
 THREE = (*TWO, Modality.THERMAL)
@@ -291,3 +292,16 @@ def test_the_real_listed_set_is_read() -> None:
     assert {sample.camera for sample in train} == {"cam1", "cam2"}
     assert {sample.vehicle_class for sample in train} == {"bus", "car", "motorcycle", "truck"}
     assert read_sample(val[0]).shape[2] == 3
+
+
+def test_a_table_without_splits_is_divided_by_vehicle(tmp_path: Path) -> None:
+    for number in range(12):
+        write_picture(tmp_path / f"{number}.png")
+    rows = [{"path": f"{n}.png", "vehicle": str(n // 2), "modality": "visible"} for n in range(12)]
+    write_table(tmp_path, rows)
+    fit, val = read_dataset(tmp_path, "fit"), read_dataset(tmp_path, "val")
+    assert len(val) == 2
+    assert not vehicles(fit) & vehicles(val)
+    assert len(fit) + len(val) == 12
+    with pytest.raises(DatasetError, match="no column split"):
+        read_dataset(tmp_path, "train")

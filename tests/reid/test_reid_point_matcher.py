@@ -35,7 +35,7 @@ def test_points_are_one_set_per_decoder_layer_and_the_first_comes_from_the_map_i
     maps = torch.randn(5, 6, 2, 4)
     tokens = made.encode(maps)
     assert tokens.shape == (5, 3, 8, 6)
-    first = made.decoder[0].project(maps.flatten(2).transpose(1, 2))  # type: ignore[operator,union-attr]
+    first = made.decoder_layers()[0].project(maps.flatten(2).transpose(1, 2))
     torch.testing.assert_close(tokens[:, 0], first)
 
 
@@ -141,7 +141,7 @@ def test_each_modality_is_classified_by_its_own_classifier_or_by_one(form: str) 
     images = {m: torch.randn(2, 3, 64, 64) for m in (Modality.VISIBLE, Modality.THERMAL)}
     before = made(images, 0).logits
     with torch.no_grad():
-        next(reversed(list(made.branches[0].classifiers.values()))).weight.zero_()  # type: ignore[union-attr,operator]
+        next(reversed(list(made.branches[0].classifiers.values()))).weight.zero_()  # type: ignore[operator]
     after = made(images, 0).logits
     thermal_changes = not torch.equal(before[2:], after[2:])
     assert thermal_changes
