@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import math
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from reid.embedder import prepare_crop
 from reid.errors import DatasetError
 from reid.modality import Modality
 
+MAX_MEMORY_BYTES = 4 << 30
 REQUIRED = ("path", "vehicle", "modality")
 ROLES = ("", "query", "gallery")
 
@@ -205,12 +208,12 @@ def load_pictures(samples: Sequence[Sample], height: int, width: int) -> NDArray
         width: pixels.
 
     Returns:
-        (N, height, width, 3) uint8 RGB.
+        (N, height, width, 3) uint8 RGB; above 4 GiB a file of the temporary folder, mapped, that goes with it.
 
     Raises:
         DatasetError: a picture that `read_sample` can't read.
     """
-    pictures = np.empty((len(samples), height, width, 3), dtype=np.uint8)
+    pictures = _room((len(samples), height, width, 3))
     # The parts of a file stand in neighbouring rows: decoding it once for all of them is two to three times as fast.
     decoded, path = np.empty((0, 0, 3), dtype=np.uint8), None
     for index, sample in enumerate(samples):
@@ -218,6 +221,14 @@ def load_pictures(samples: Sequence[Sample], height: int, width: int) -> NDArray
             decoded, path = read_picture(sample.path), sample.path
         pictures[index] = prepare_crop(_part(decoded, sample), height, width)
     return pictures
+
+
+def _room(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """An array in memory; a large one in a nameless file, so that the system may drop what nobody reads."""
+    if math.prod(shape) <= MAX_MEMORY_BYTES:
+        return np.empty(shape, dtype=np.uint8)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 
 def training_set(sources: Iterable[tuple[Sequence[Sample], int]], height: int, width: int) -> TrainingSet:

@@ -65,6 +65,17 @@ def read_dataset(folder: Path, split: str | None = None) -> list[Sample]:
     return _read_published(_published(folder), split)
 
 
+def training_split(folder: Path) -> str:
+    """What to train on where `val` is for early looks: `fit` if the set has no validation split of its own.
+
+    Raises:
+        DatasetError: as of `read_dataset`.
+    """
+    if (folder / "samples.csv").is_file():
+        return "train" if any(sample.split for sample in read_samples(folder)) else "fit"
+    return "train" if (folder / "images").is_dir() else "fit"
+
+
 def validation_vehicles(vehicles: Iterable[str], seed: int = DIVISION_SEED) -> frozenset[str]:
     """Choose a tenth of the vehicles, at least one, by a hash of their names.
 

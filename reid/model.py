@@ -88,7 +88,7 @@ class AuxiliaryBranch(nn.Module):
         maps = self.project(layer_map)  # (B, D, h, w)
         feature = maps.float().mean(dim=(2, 3))  # (B, D)
         neck = self.neck(feature)  # (B, D)
-        return StageOutput(maps, feature, neck, neck.new_zeros(len(neck), 0))
+        return StageOutput(maps, feature, neck, neck.new_zeros(neck.shape[0], 0))
 
     def classify(self, neck: Tensor, modalities: Mapping[Modality, slice]) -> Tensor:
         """(B, D) neck features, per modality a slice of the batch -> (B, identities) logits."""

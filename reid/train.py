@@ -28,7 +28,7 @@ from reid.datasets import Sample, TrainingSet, load_pictures, training_set
 from reid.embedder import prepare_crop
 from reid.evaluate import Protocol, evaluate
 from reid.history import EpochRecord, History
-from reid.layouts import read_dataset
+from reid.layouts import read_dataset, training_split
 from reid.modality import Modality
 from reid.model import Porsche, normalise
 from reid.report import report_run
@@ -179,7 +179,7 @@ def build_fabric(config: TrainConfig, devices: int) -> Fabric:
 def main(  # noqa: PLR0913 one parameter an option
     config: Annotated[Path, typer.Option(help="YAML file, such as configs/reid/synthetic.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder for last.pt and model.pt.")] = Path("runs/reid"),
-    data: Annotated[Path | None, typer.Option(help="Use this folder alone: its splits `train` and `val`.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Use this folder alone; look at its split `val`.")] = None,
     epochs: Annotated[int | None, typer.Option(help="In place of the file's.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the file's.", min=0)] = None,
     initial_weights: Annotated[Path | None, typer.Option(help="ImageNet state dict.")] = None,
@@ -192,7 +192,7 @@ def main(  # noqa: PLR0913 one parameter an option
     """Train a network and leave `model.pt`, the weights that `reid.embedder` loads."""
     overrides: dict[str, object] = {"epochs": epochs, "seed": seed, "initial_weights": initial_weights}
     if data:
-        overrides |= {"sources": [{"path": data}], "validation": {"path": data}}
+        overrides |= {"sources": [{"path": data, "split": training_split(data)}], "validation": {"path": data}}
     settings = load_config(config, **overrides)
     if threads:
         torch.set_num_threads(threads)

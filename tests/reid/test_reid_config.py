@@ -31,7 +31,7 @@ BASE: dict[str, Any] = {
 }
 #: What a key needs beside itself to matter, and a value that isn't the base's.
 SGD = {"optimiser": {"name": "sgd"}}
-STEPS = {"optimiser": {"schedule": "steps", "warmup": 0.0}}
+STEPS = {"optimiser": {"schedule": "steps", "warmup": 0.0, "milestones": [0.2]}}
 PAIRS = {"batch": {"sampling": "pairs", "pairs": 2}}
 CHANGES: list[tuple[str, object, dict[str, Any]]] = [
     ("seed", 1, {}),

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from reid import datasets
 from reid.datasets import Sample, load_pictures, read_samples, training_set
 from reid.errors import DatasetError
 from reid.modality import Modality
@@ -134,3 +135,12 @@ def test_a_site_is_cut_and_read_back(tmp_path: Path) -> None:
 def test_a_site_without_truth_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"truth\.csv"):
         cut_site(tmp_path, tmp_path, Rules(), np.random.default_rng(0))
+
+
+def test_many_pictures_lie_in_a_file_and_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = read_samples(dataset(tmp_path / "data"))
+    expected = load_pictures(samples, 16, 32)
+    monkeypatch.setattr(datasets, "MAX_MEMORY_BYTES", 100)
+    mapped = load_pictures(samples, 16, 32)
+    assert isinstance(mapped, np.memmap)
+    assert np.array_equal(mapped, expected)

@@ -11,10 +11,10 @@ import pytest
 
 from reid.datasets import Sample, load_pictures, read_sample, training_set
 from reid.errors import DatasetError
-from reid.layouts import read_dataset, validation_vehicles
+from reid.layouts import read_dataset, training_split, validation_vehicles
 from reid.modality import Modality
 from tests.reid.layout_builders import LEVELS, TEST_VEHICLES, joined, listed, msvr310, wmveid863, write_picture
-from tests.reid.reid_builders import write_table
+from tests.reid.reid_builders import dataset, write_table
 
 TWO = (Modality.VISIBLE, Modality.NEAR_INFRARED)
 THREE = (*TWO, Modality.THERMAL)
@@ -303,5 +303,12 @@ def test_a_table_without_splits_is_divided_by_vehicle(tmp_path: Path) -> None:
     assert len(val) == 2
     assert not vehicles(fit) & vehicles(val)
     assert len(fit) + len(val) == 12
+    assert training_split(tmp_path) == "fit"
     with pytest.raises(DatasetError, match="no column split"):
         read_dataset(tmp_path, "train")
+
+
+def test_training_leaves_out_what_validation_takes(tmp_path: Path) -> None:
+    assert training_split(msvr310(tmp_path / "msvr")) == "fit"
+    assert training_split(listed(tmp_path / "listed")) == "train"
+    assert training_split(dataset(tmp_path / "table")) == "train"

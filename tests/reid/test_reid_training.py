@@ -239,6 +239,20 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     assert trainer.epoch >= 1
 
 
+@pytest.mark.slow
+def test_two_processes_share_an_epoch(tmp_path: Path) -> None:
+    """Fabric starts the second one itself; gradients meet, one writes."""
+    config, out = tiny(tmp_path), tmp_path / "run"
+    arguments = ["-m", "reid.train", "--config", str(config), "--out", str(out), "--threads", "1", "--devices", "2"]
+    ended = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=250, check=False)
+    assert ended.returncode == 0, ended.stderr
+    alone = train_until(load_config(config), 2)
+    course = History.read(out / FILE_NAME)
+    assert [record.epoch for record in course] == [1, 2]
+    assert course[-1].step == alone.step // 2
+    assert load_network(out / "model.pt")
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     write_atomically(path, {"epoch": 1})
