@@ -14,7 +14,6 @@ from reid.modality import Modality
 from reid.model import Porsche, normalise
 from reid.point_matcher import DecoderLayer, PointMatcher
 from reid.point_scorer import PointScorer
-from reid.torch_backend import embedding_network
 
 Doubles = NDArray[np.float64]
 
@@ -56,11 +55,11 @@ class EmbeddingTrunk(nn.Module):
 
     def __init__(self, network: Porsche) -> None:
         super().__init__()
-        self.network = embedding_network(network)
+        self.network = network
 
     def forward(self, stem_maps: Tensor) -> Tensor:
         """Embed on whole maps."""
-        return self.network.describe_maps(stem_maps).embedding
+        return self.network.embed_maps(stem_maps)
 
 
 class DescribingTrunk(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reid.backbone import LAYERS, Trunk
-from reid.config import MatcherConfig, ModelConfig, StageConfig
+from reid.config import LayerName, MatcherConfig, ModelConfig, StageConfig
 from reid.modality import Modality
 from reid.point_matcher import Block, PointMatcher
 
@@ -103,18 +103,32 @@ class Porsche(nn.Module):
 
     Args:
         config: stages, backbone, matcher, which stages make the embedding.
-        identities: classes to train on; 0 for inference, which builds no more than it uses.
+        identities: classes to train on; 0 for inference, which builds no more than it uses: the stages of the
+            embedding, the one whose matcher scores, and the trunk as deep as these need.
     """
 
     def __init__(self, config: ModelConfig, identities: int = 0) -> None:
         super().__init__()
         self.config = config
-        deepest = max((stage.layer for stage in config.stages), key=LAYERS.index)
-        self.trunk = Trunk(config.backbone, deepest)
-        self.branches = nn.ModuleList(self._branch(stage, identities) for stage in config.stages)
-        chosen = range(len(config.stages)) if identities else (config.matching_stage,)
-        matchers = {str(stage): self._matcher(stage, config.matcher) for stage in chosen if config.matcher}
+        chosen = range(len(config.stages)) if identities else self._describing_stages
+        self.trunk = Trunk(config.backbone, self._deepest(chosen))
+        branches = {str(stage): self._branch(config.stages[stage], identities) for stage in chosen}
+        self.branches = nn.ModuleDict(branches)
+        matching = range(len(config.stages)) if identities else (config.matching_stage,)
+        matchers = {str(stage): self._matcher(stage, config.matcher) for stage in matching if config.matcher}
         self.matchers = nn.ModuleDict(matchers)
+        if not identities:
+            self.register_load_state_dict_pre_hook(_leave_out_stages)  # type: ignore[no-untyped-call]
+
+    @property
+    def _describing_stages(self) -> list[int]:
+        """Stages that a description needs."""
+        matching = [self.config.matching_stage] if self.config.matcher else []
+        return sorted({*self.config.embedding_stages, *matching})
+
+    def _deepest(self, stages: Iterable[int]) -> LayerName:
+        """The deepest layer that some stages read."""
+        return max((self.config.stages[stage].layer for stage in stages), key=LAYERS.index)
 
     def _branch(self, stage: StageConfig, identities: int) -> AuxiliaryBranch:
         channels = self.trunk.channels(stage.layer)
@@ -139,7 +153,7 @@ class Porsche(nn.Module):
         Returns:
             The stage's output for all pictures, in the mapping's order.
         """
-        chosen, branch = self.config.stages[stage], self.branches[stage]
+        chosen, branch = self.config.stages[stage], self.branches[str(stage)]
         maps = self.trunk.layers(self.trunk.stem(images), chosen.tiles, chosen.layer)
         output: StageOutput = branch(maps[chosen.layer])
         scores: Sequence[Tensor] = ()
@@ -155,18 +169,33 @@ class Porsche(nn.Module):
         Args:
             stem_maps: (B, 64, H / 4, W / 4) float.
         """
-        layers = self.trunk.layers(stem_maps)
-        outputs = {
-            index: self.branches[index](layers[self.config.stages[index].layer])
-            for index in {*self.config.embedding_stages, self.config.matching_stage}
-        }
+        outputs = self.read_stages(stem_maps, self._describing_stages)
+        tokens = None if self.matcher is None else self.matcher.encode(outputs[self.config.matching_stage].maps)
+        return Description(self._join(outputs), tokens)
+
+    def embed_maps(self, stem_maps: Tensor) -> Tensor:
+        """As `describe_maps`, but the embedding alone, (B, D); runs nothing that only tokens need."""
+        return self._join(self.read_stages(stem_maps, self.config.embedding_stages))
+
+    def read_stages(self, stem_maps: Tensor, stages: Sequence[int]) -> dict[int, StageOutput]:
+        """Read whole maps by some stages' branches, no deeper than these need.
+
+        Args:
+            stem_maps: (B, 64, H / 4, W / 4) float.
+            stages: indices of stages that were built.
+
+        Returns:
+            Per stage its output, without logits and scores.
+        """
+        layers = self.trunk.layers(stem_maps, until=self._deepest(stages))
+        return {stage: self.branches[str(stage)](layers[self.config.stages[stage].layer]) for stage in stages}
+
+    def _join(self, outputs: Mapping[int, StageOutput]) -> Tensor:
+        """The embedding, (B, D), of its stages' outputs."""
         after = self.config.embedding_feature == "after_neck"
-        chosen = [outputs[index] for index in self.config.embedding_stages]
+        chosen = [outputs[stage] for stage in self.config.embedding_stages]
         parts = [F.normalize((output.neck if after else output.feature).float()) for output in chosen]
-        embedding = F.normalize(torch.cat(parts, dim=1))  # (B, D)
-        if self.matcher is None:
-            return Description(embedding, None)
-        return Description(embedding, self.matcher.encode(outputs[self.config.matching_stage].maps))
+        return F.normalize(torch.cat(parts, dim=1))
 
     def describe(self, images: Mapping[Modality, Tensor]) -> Description:
         """Describe normalised pictures, per modality (B_m, 3, H, W), in the mapping's order."""
@@ -174,7 +203,18 @@ class Porsche(nn.Module):
 
     def embed(self, images: Mapping[Modality, Tensor]) -> Tensor:
         """The embedding alone, (B, D), of normalised pictures per modality, in the mapping's order."""
-        return self.describe(images).embedding
+        return self.embed_maps(self.trunk.stem(images))
+
+
+def _leave_out_stages(network: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Before a network for inference is loaded: drop the stages and layers that it does not build.
+
+    Files once held every stage.
+    """
+    for module in ("branches", "trunk.shared"):
+        built = tuple(f"{prefix}{module}.{name}." for name, _ in network.get_submodule(module).named_children())
+        for key in [key for key in state if key.startswith(f"{prefix}{module}.") and not key.startswith(built)]:
+            del state[key]
 
 
 def modality_slices(images: Mapping[Modality, Tensor]) -> dict[Modality, slice]:

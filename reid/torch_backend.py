@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 from reid.backend import Descriptions, EmbedderError, EmbedderInfo, Pixels
 from reid.checkpoint import load_network
 from reid.errors import CheckpointError
+from reid.modality import Modality
 from reid.model import Porsche, normalise
 from reid.point_scorer import score_blocks
 
 #: Numbers that scoring holds at once: 64 MB.
 BLOCK_NUMBERS = 2**24
+
+Made = TypeVar("Made")
 
 
 class TorchBackend:
@@ -47,24 +51,23 @@ class TorchBackend:
             reason = str(error).splitlines()[0]
             raise EmbedderError(f"{weights}: can't be put on device {device!r}: {reason}") from error
         self.info = describe_network(network, model_id)
-        self._embedding_network = embedding_network(self._network)
         self._type = torch.float16 if self._device.type == "cuda" else torch.bfloat16
         self._low_precision = not exact and (self._device.type == "cuda" or _has_bfloat16())
 
     def embed(self, pixels: Pixels) -> NDArray[np.float32]:
         """Embed: (sum of B_m, D) of unit norm, in the mapping's order."""
-        return self._describe(self._embedding_network, pixels).vectors
+        return _to_numpy(self._run(self._network.embed, pixels))
 
     def describe(self, pixels: Pixels) -> Descriptions:
         """Embed, and make the tokens where there is a matcher, in the mapping's order."""
-        return self._describe(self._network, pixels)
+        made = self._run(self._network.describe, pixels)
+        return Descriptions(_to_numpy(made.embedding), None if made.tokens is None else _to_numpy(made.tokens))
 
-    def _describe(self, network: Porsche, pixels: Pixels) -> Descriptions:
+    def _run(self, step: Callable[[Mapping[Modality, torch.Tensor]], Made], pixels: Pixels) -> Made:
         images = {m: normalise(torch.from_numpy(batch).to(self._device)) for m, batch in pixels.items()}
         autocast = torch.autocast(self._device.type, self._type, enabled=self._low_precision)
         with torch.inference_mode(), autocast:
-            made = network.describe(images)
-        return Descriptions(_to_numpy(made.embedding), None if made.tokens is None else _to_numpy(made.tokens))
+            return step(images)
 
     def score(self, queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArray[np.float32]:
         """Tokens (Q, L, P, C) against (G, L, P, C): (Q, G) logits, in float32, about 100 MB at a time."""
@@ -94,14 +97,6 @@ def describe_network(network: Porsche, model_id: str) -> EmbedderInfo:
         channels = config.matcher.channels or config.stages[config.matching_stage].dimension
         points = (config.matcher.layers, rows * columns, channels)
     return EmbedderInfo(model_id, config.dimension, config.height, config.width, points)
-
-
-def embedding_network(network: Porsche) -> Porsche:
-    """The same network, sharing its parameters, that runs nothing that only tokens need."""
-    alone = copy.copy(network)
-    stage = network.config.embedding_stages[0]
-    alone.config = network.config.model_copy(update={"matcher": None, "matching_stage": stage})
-    return alone
 
 
 def _to_numpy(values: torch.Tensor) -> NDArray[np.float32]:

@@ -25,7 +25,6 @@ from reid.export_writers import write_openvino, write_tensorrt
 from reid.exported_folder import Runtime
 from reid.modality import Modality
 from reid.model import Porsche
-from reid.torch_backend import embedding_network
 from tests.reid.reid_builders import network, picture, weights
 
 MATCHER = {"layers": 2, "feed_forward": 8, "head": 8, "rows": 4, "columns": 2, "channels": 4}
@@ -74,9 +73,10 @@ def test_tokens_may_come_of_another_stage_than_the_embedding(tmp_path: Path) -> 
 
 def test_embedding_runs_nothing_that_only_tokens_need() -> None:
     made = network(stages=STAGES, embedding_stages=(0,), matching_stage=1, matcher={**MATCHER, "rows": 2})
-    made.branches[1].register_forward_pre_hook(lambda *_: pytest.fail("the other stage ran"))
+    made.trunk.shared["layer2"].register_forward_pre_hook(lambda *_: pytest.fail("the other stage's layer ran"))
+    made.branches["1"].register_forward_pre_hook(lambda *_: pytest.fail("the other stage ran"))
     with torch.no_grad():
-        embedding_network(made).embed({Modality.VISIBLE: torch.zeros(1, 3, 64, 64)})
+        made.embed({Modality.VISIBLE: torch.zeros(1, 3, 64, 64)})
 
 
 def test_an_interrupted_export_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

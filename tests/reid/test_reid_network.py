@@ -121,6 +121,47 @@ def test_normalised_gray_of_imagenets_mean_is_near_zero() -> None:
     assert normalise(pixels).abs().max() < 0.01
 
 
+STAGES = [{"layer": "layer1", "dimension": 16}, {"layer": "layer2", "dimension": 8}, {"layer": "layer3"}]
+MATCHER = {"layers": 1, "feed_forward": 8, "head": 8, "rows": 2, "columns": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "branches", "layers"),
+    [
+        ({}, ["0"], ["layer1"]),
+        ({"embedding_stages": [1]}, ["1"], ["layer1", "layer2"]),
+        ({"matching_stage": 1}, ["0"], ["layer1"]),
+        ({"matching_stage": 1, "matcher": MATCHER}, ["0", "1"], ["layer1", "layer2"]),
+    ],
+)
+def test_inference_builds_the_stages_that_it_uses(
+    changes: dict[str, object], branches: list[str], layers: list[str]
+) -> None:
+    made = network(stages=STAGES, **changes)
+    assert list(made.branches) == branches
+    assert list(made.trunk.shared) == layers
+    assert made.describe({Modality.VISIBLE: torch.randn(2, 3, 64, 64)}).embedding.shape == (2, made.config.dimension)
+
+
+def test_weights_of_all_stages_load_where_fewer_are_built() -> None:
+    config = network(stages=STAGES, embedding_stages=[1]).config
+    full = Porsche(config, identities=3).eval()
+    state = {name: value for name, value in full.state_dict().items() if "classifier" not in name}
+    assert any(name.startswith("branches.2.") for name in state)
+    made = Porsche(config).eval()
+    made.load_state_dict(state)
+    images = {Modality.THERMAL: torch.randn(2, 3, 64, 64)}
+    torch.testing.assert_close(made.embed(images), full.embed(images))
+    with pytest.raises(RuntimeError, match=r"Missing key.*branches\.1\."):
+        made.load_state_dict({name: value for name, value in state.items() if not name.startswith("branches.1.")})
+
+
+def test_the_embedding_alone_is_that_of_the_description() -> None:
+    made = network(stages=STAGES, embedding_stages=[0, 1], matching_stage=2, matcher=MATCHER)
+    images = {Modality.VISIBLE: torch.randn(2, 3, 64, 64)}
+    torch.testing.assert_close(made.embed(images), made.describe(images).embedding)
+
+
 def test_the_network_without_identities_has_no_classifier() -> None:
     assert not any("classifier" in name for name in network().state_dict())
     frozen = [n for n, p in Porsche(ModelConfig.model_validate(SMALL), 3).named_parameters() if not p.requires_grad]

@@ -141,7 +141,7 @@ def test_each_modality_is_classified_by_its_own_classifier_or_by_one(form: str) 
     images = {m: torch.randn(2, 3, 64, 64) for m in (Modality.VISIBLE, Modality.THERMAL)}
     before = made(images, 0).logits
     with torch.no_grad():
-        next(reversed(list(made.branches[0].classifiers.values()))).weight.zero_()  # type: ignore[operator]
+        next(reversed(list(made.branches["0"].classifiers.values()))).weight.zero_()  # type: ignore[operator]
     after = made(images, 0).logits
     thermal_changes = not torch.equal(before[2:], after[2:])
     assert thermal_changes
