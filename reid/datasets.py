@@ -6,7 +6,7 @@ import csv
 import math
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -28,7 +28,7 @@ class Sample:
 
     Attributes:
         path: the picture's file.
-        vehicle: identity, unique in its folder.
+        vehicle: identity, unique in its folder and site.
         modality: band of the sensor.
         camera: camera name.
         scene: pictures of one vehicle and scene were taken at one time and place.
@@ -57,6 +57,11 @@ class Sample:
     part: tuple[int, int] = (0, 1)
     shot: str = ""
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What names a vehicle within a folder: its site, and its name there."""
+        return self.site, self.vehicle
+
     def __post_init__(self) -> None:
         index, count = self.part
         if not 0 <= index < count:
@@ -81,7 +86,7 @@ class TrainingSet:
     identities: NDArray[np.int64]
     modalities: tuple[Modality, ...]
     views: tuple[str, ...]
-    repeats: tuple[int, ...] = field(default=())
+    repeats: tuple[int, ...]
 
 
 def read_samples(folder: Path, split: str | None = None) -> list[Sample]:
@@ -100,7 +105,8 @@ def read_samples(folder: Path, split: str | None = None) -> list[Sample]:
     """
     table = folder / "samples.csv"
     try:
-        with table.open(newline="", encoding="utf-8") as stream:
+        # Excel writes a mark before the first column's name; other files read the same with and without.
+        with table.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.DictReader(stream)
             missing = [name for name in REQUIRED if name not in (rows.fieldnames or ())]
             if missing:
@@ -232,7 +238,7 @@ def _room(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def training_set(sources: Iterable[tuple[Sequence[Sample], int]], height: int, width: int) -> TrainingSet:
-    """Join several folders; their vehicles stay apart even where their names agree.
+    """Join several folders; vehicles of two folders or sites stay apart even where their names agree.
 
     Args:
         sources: per folder its rows and how often an epoch draws each of its vehicles.
@@ -247,9 +253,9 @@ def training_set(sources: Iterable[tuple[Sequence[Sample], int]], height: int, w
     rows: list[Sample] = []
     views: list[str] = []
     for number, (samples, draws) in enumerate(sources):
-        names = sorted({sample.vehicle for sample in samples})
+        names = sorted({sample.identity for sample in samples})
         index = {name: len(repeats) + i for i, name in enumerate(names)}
-        identities += [index[sample.vehicle] for sample in samples]
+        identities += [index[sample.identity] for sample in samples]
         views += [_aligned(number, sample) for sample in samples]
         repeats += [draws] * len(names)
         rows += samples

@@ -20,9 +20,13 @@ TRAIN = ("bounding_box_train", "train")
 QUERY = ("query3", "query")
 GALLERY = ("bounding_box_test", "test", "gallery")
 PUBLISHED_SPLITS = ("train", "test", "fit", "val")
-LISTED_SPLITS = ("train", "val")
+#: Splits that have a list.
+LISTS = ("train", "val")
+LISTED_SPLITS = (*LISTS, "fit", "tune")
 #: Of the training vehicles, one in so many is in `val`.
 HOLD_OUT = 10
+#: Of a list's training vehicles, one in so many is in `tune`: such sets are small.
+TUNE_HOLD_OUT = 5
 #: Parts of what has no validation split of its own.
 DIVISION = ("fit", "val")
 DIVISION_SEED = 0
@@ -45,7 +49,8 @@ def read_dataset(folder: Path, split: str | None = None) -> list[Sample]:
     Known are `samples.csv`, MSVR310, WMVeID863, RGBN300, RGBNT100 and listed images (`images/`, `train.txt`,
     `val.txt`). Published sets have `train` and `test`, in which queries and gallery differ by `role`. They have
     no official validation: `fit` and `val` divide the vehicles of `train`, so that early looks never touch
-    `test`; they divide all vehicles of a `samples.csv` without splits, such as a site's.
+    `test`; they divide all vehicles of a `samples.csv` without splits, such as a site's. Of listed images `val`
+    is what is reported: there `fit` and `tune` divide the vehicles of `train`.
 
     Args:
         folder: of the set, or one above it.
@@ -60,7 +65,7 @@ def read_dataset(folder: Path, split: str | None = None) -> list[Sample]:
     """
     if (folder / "samples.csv").is_file():
         return _read_table(folder, split)
-    if (folder / "images").is_dir() and any(_list_of(folder, name).is_file() for name in LISTED_SPLITS):
+    if (folder / "images").is_dir() and any(_list_of(folder, name).is_file() for name in LISTS):
         return _read_listed(folder, split)
     return _read_published(_published(folder), split)
 
@@ -76,20 +81,26 @@ def training_split(folder: Path) -> str:
     return "train" if (folder / "images").is_dir() else "fit"
 
 
-def validation_vehicles(vehicles: Iterable[str], seed: int = DIVISION_SEED) -> frozenset[str]:
+def division_name(site: str, vehicle: str) -> str:
+    """What `validation_vehicles` knows a vehicle by: `SITE/VEHICLE`, or its name alone where no site is known."""
+    return f"{site}/{vehicle}" if site else vehicle
+
+
+def validation_vehicles(vehicles: Iterable[str], seed: int = DIVISION_SEED, one_in: int = HOLD_OUT) -> frozenset[str]:
     """Choose a tenth of the vehicles, at least one, by a hash of their names.
 
     The same names give the same choice in any order, on any machine and in any year.
 
     Args:
-        vehicles: names; repeated ones count once.
+        vehicles: names, of `division_name` where there are sites; repeated ones count once.
         seed: another one gives another choice.
+        one_in: choose one in so many.
 
     Returns:
         The chosen names; none when there are none.
     """
     ordered = sorted(set(vehicles), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    return frozenset(ordered[: max(1, round(len(ordered) / HOLD_OUT))])
+    return frozenset(ordered[: max(1, round(len(ordered) / one_in))])
 
 
 def _read_published(found: _Published, split: str | None) -> list[Sample]:
@@ -99,12 +110,10 @@ def _read_published(found: _Published, split: str | None) -> list[Sample]:
     if split != "test":
         samples += found.pictures(_subfolder(found.root, TRAIN), "train", "")
     if split in DIVISION:
-        samples = _divided(samples, split)
+        return _divided(found.root, samples, split)
     if split in ("test", None):
         samples += found.pictures(_subfolder(found.root, QUERY), "test", "query")
         samples += found.pictures(_subfolder(found.root, GALLERY), "test", "gallery")
-    if not samples:
-        raise DatasetError(f"{found.root}: split {split!r} is empty, it takes two vehicles to divide `train`")
     return samples
 
 
@@ -113,13 +122,17 @@ def _read_table(folder: Path, split: str | None) -> list[Sample]:
     samples = read_samples(folder) if split in DIVISION else []
     if split is None or not samples or any(sample.split for sample in samples):
         return read_samples(folder, split)
-    return _divided(samples, split)
+    return _divided(folder, samples, split)
 
 
-def _divided(samples: list[Sample], split: str) -> list[Sample]:
-    """The samples of `fit` or of `val`."""
-    held_out = validation_vehicles(sample.vehicle for sample in samples)
-    return [sample for sample in samples if (sample.vehicle in held_out) == (split == "val")]
+def _divided(folder: Path, samples: list[Sample], split: str, one_in: int = HOLD_OUT) -> list[Sample]:
+    """The samples of `fit`, or else of what is held out of it: one in so many vehicles."""
+    names = [division_name(*sample.identity) for sample in samples]
+    held_out = validation_vehicles(names, one_in=one_in)
+    chosen = [own for own, name in zip(samples, names, strict=True) if (name in held_out) == (split != "fit")]
+    if not chosen:
+        raise DatasetError(f"{folder}: split {split!r} is empty, it takes two vehicles to divide them")
+    return chosen
 
 
 def _refuse_unknown(folder: Path, split: str | None, known: Iterable[str]) -> None:
@@ -261,7 +274,9 @@ def _list_of(folder: Path, split: str) -> Path:
 def _read_listed(folder: Path, split: str | None) -> list[Sample]:
     """Read `images/CLASS_NUMBER_camN.jpg` as the lists name them; class and number together name a vehicle."""
     _refuse_unknown(folder, split, LISTED_SPLITS)
-    names = [split] if split else [name for name in LISTED_SPLITS if _list_of(folder, name).is_file()]
+    if split in ("fit", "tune"):
+        return _divided(folder, _listed(folder, "train"), split, TUNE_HOLD_OUT)
+    names = [split] if split else [name for name in LISTS if _list_of(folder, name).is_file()]
     return [sample for name in names for sample in _listed(folder, name)]
 
 

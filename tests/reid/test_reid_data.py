@@ -60,6 +60,23 @@ def test_vehicles_of_two_folders_stay_apart(tmp_path: Path) -> None:
     assert not set(data.views[:half]) & set(data.views[half:])
 
 
+def test_vehicles_of_two_sites_stay_apart_within_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), picture(1))
+    samples = [Sample(path, "1", Modality.VISIBLE, site=site) for site in ("north", "south", "north", "")]
+    data = training_set([(samples, 2)], 64, 64)
+    assert len(set(data.identities.tolist())) == len(data.repeats) == 3
+    assert data.identities[0] == data.identities[2]
+
+
+def test_a_table_as_excel_saves_it_is_read(tmp_path: Path) -> None:
+    expected = read_samples(dataset(tmp_path))
+    table = tmp_path / "samples.csv"
+    table.write_text(table.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert table.read_bytes().startswith(b"\xef\xbb\xbfpath")
+    assert read_samples(tmp_path) == expected
+
+
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [

@@ -255,7 +255,32 @@ def test_class_and_number_name_a_listed_vehicle(tmp_path: Path) -> None:
         ("car_0002", "car", "cam2", "val"),
     }
     assert read_dataset(root) == train + val
-    with pytest.raises(DatasetError, match=r"no split 'fit' \(wanted: train, val\)"):
+    with pytest.raises(DatasetError, match=r"no split 'test' \(wanted: train, val, fit, tune\)"):
+        read_dataset(root, "test")
+
+
+def listed_training(root: Path, count: int) -> Path:
+    """A folder of listed images with so many training vehicles, each in two cameras."""
+    names = [f"car_{vehicle:04d}_cam{camera}.jpg" for vehicle in range(count) for camera in (1, 2)]
+    for name in names:
+        write_picture(root / "images" / name)
+    (root / "train.txt").write_text("\n".join(names), encoding="utf-8")
+    return root
+
+
+def test_fit_and_tune_divide_the_listed_training_vehicles(tmp_path: Path) -> None:
+    root = listed_training(tmp_path, 20)
+    train, fit, tune = (read_dataset(root, split) for split in ("train", "fit", "tune"))
+    assert not vehicles(fit) & vehicles(tune)
+    assert sorted(fit + tune, key=train.index) == train
+    assert (len(vehicles(fit)), len(vehicles(tune))) == (16, 4)
+    assert vehicles(tune) == validation_vehicles(vehicles(train), one_in=5)
+
+
+def test_one_listed_vehicle_can_not_be_divided(tmp_path: Path) -> None:
+    root = listed_training(tmp_path, 1)
+    assert vehicles(read_dataset(root, "tune")) == {"car_0000"}
+    with pytest.raises(DatasetError, match="split 'fit' is empty"):
         read_dataset(root, "fit")
 
 
@@ -306,6 +331,17 @@ def test_a_table_without_splits_is_divided_by_vehicle(tmp_path: Path) -> None:
     assert training_split(tmp_path) == "fit"
     with pytest.raises(DatasetError, match="no column split"):
         read_dataset(tmp_path, "train")
+
+
+def test_a_vehicle_of_one_site_is_divided_apart_from_its_namesakes(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "a.png").name
+    named = [(str(vehicle), site) for vehicle in range(10) for site in ("north", "south")]
+    write_table(tmp_path, [{"path": path, "vehicle": v, "site": s, "modality": "visible"} for v, s in named])
+    fit, val = ({(s.site, s.vehicle) for s in read_dataset(tmp_path, split)} for split in ("fit", "val"))
+    assert len(val) == 2
+    assert not fit & val
+    assert len(fit | val) == 20
+    assert {vehicle for _, vehicle in val} <= {vehicle for _, vehicle in fit}
 
 
 def test_training_leaves_out_what_validation_takes(tmp_path: Path) -> None:
