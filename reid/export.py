@@ -19,16 +19,17 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from reid.backend import EmbedderInfo
+from reid.backend import EmbedderError, EmbedderInfo
 from reid.checkpoint import load_network
 from reid.command import run_command
 from reid.embedder import Embedder
 from reid.export_parity import Parity, parity
 from reid.export_parts import fold_matcher, parts_of
 from reid.export_writers import WRITERS, ExportError, Writer, write_openvino
-from reid.exported_folder import MATCHER, Runtime, write_metadata
+from reid.exported_folder import MATCHER, Runtime, read_metadata, write_metadata
 from reid.modality import Modality
 from reid.model import Porsche
+from reid.rankers import SHORT_LIST
 from reid.torch_backend import describe_network
 
 __all__ = ["ExportError", "Exported", "export"]
@@ -37,8 +38,6 @@ __all__ = ["ExportError", "Exported", "export"]
 MAX_DIFFERENCE = 1e-3
 #: Of tokens made with rounded weights: half a step of the int8 numbers that a message has room for.
 MAX_ROUNDED = 4e-3
-#: Candidates of a short list, for timing.
-SHORT_LIST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +70,19 @@ def export(weights: Path, folder: Path, runtime: Runtime = Runtime.OPENVINO) -> 
 
     Args:
         weights: a `.pt` file of `reid.train`.
-        folder: replaced if it exists.
+        folder: replaced if it is an export.
         runtime: the library that will run it.
 
     Returns:
         How far it is from torch.
 
     Raises:
-        ExportError: too far: above 1e-3, or 4e-3 for tokens of rounded weights; or a part can't be written.
+        ExportError: too far: above 1e-3, or 4e-3 for tokens of rounded weights; or a part can't be written, or
+            the folder holds something else.
         CheckpointError: `weights` can't be loaded.
         EmbedderError: a library that the runtime needs is not installed.
     """
+    _refuse_other(folder)
     network, model_id = load_network(weights)
     info = describe_network(network, model_id)
     with _scratch(folder) as scratch:
@@ -98,6 +99,16 @@ def export(weights: Path, folder: Path, runtime: Runtime = Runtime.OPENVINO) -> 
             folder.rename(scratch / "replaced")
         made.rename(folder)
     return compared
+
+
+def _refuse_other(folder: Path) -> None:
+    """Refuse to replace what is no export: it would be deleted."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        read_metadata(folder)
+    except EmbedderError as error:
+        raise ExportError(f"{folder}: exists and is no export, so it is not replaced: {error}") from error
 
 
 @contextmanager

@@ -102,6 +102,26 @@ def test_a_killed_export_leaves_no_folder_under_the_name(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("metadata", [None, "{}", '{"format": "of another program"}'])
+def test_a_folder_that_is_no_export_is_never_replaced(tmp_path: Path, metadata: str | None) -> None:
+    path, out = weights(tmp_path), tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter1.tex").write_text("years of work")
+    if metadata is not None:
+        (out / "metadata.json").write_text(metadata)
+    with pytest.raises(ExportError, match="thesis: exists and is no export"):
+        export(path, out)
+    assert (out / "chapter1.tex").read_text() == "years of work"
+    with pytest.raises(ExportError, match=r"tiny\.pt: exists and is no export"):
+        export(path, path)
+
+
+def test_an_empty_folder_may_become_an_export(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    export(weights(tmp_path), tmp_path / "out")
+    assert Embedder(tmp_path / "out").info.dimension == 16
+
+
 def test_an_export_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_module, "parity", lambda *_: Parity(vectors=2e-3))
     with pytest.raises(ExportError, match="differs too much from torch: embeddings by 2"):
