@@ -181,7 +181,8 @@ def main(  # noqa: PLR0913 one parameter an option
     - a query without a match counts in nothing but `excluded`
     - intervals are of 1000 draws of the query vehicles, seeded
     - in class: the same lists without vehicles of other classes
-    - ms/query: to compare and rank; bytes: what it keeps of a gallery picture
+    - ms/query: to compare and rank
+    - bytes a picture (bytes_per_query): of the gallery, its vector in float32, its points packed to int8
 
     Example:
     python -m reid.evaluate --weights weights/porsche-small.pt --data DIR

@@ -13,8 +13,9 @@ from reid.datasets import Sample
 from reid.intervals import Interval, bootstrap
 from reid.modality import Modality
 from reid.protocols import Labels, Protocol, removed_pairs
-from reid.rankers import EmbeddingRanker, Ranker, RankerName
+from reid.rankers import EmbeddingRanker, PointRanker, Ranker, RankerName, ShortListRanker
 from reid.ranking import Scores, joined, score_order
+from reid.tokens import packed_size
 
 RANKS = (1, 5, 10, 20)
 # Pairs ranked at once: under 200 MB of lists and masks, whatever the size of the gallery.
@@ -54,7 +55,7 @@ class Result:
         ranker: how the gallery was ranked.
         within_class: scores of the same lists without pictures of classes other than the query's; None where a
             class is unknown.
-        picture_bytes: what the ranker keeps of a gallery picture.
+        picture_bytes: of a gallery picture as it travels: its vector in float32, its points packed.
     """
 
     query: Modality
@@ -212,5 +213,13 @@ def _result(
         labels.vehicle[scores.rows],
         ranker.name,
         joined(within) if within else None,
-        ranker.picture_bytes,
+        travelling_bytes(ranker),
     )
+
+
+def travelling_bytes(ranker: Ranker) -> int:
+    """Bytes of a gallery picture as it reaches a ranker: `picture_bytes` with points in their wire form, int8."""
+    points = ranker.points if isinstance(ranker, ShortListRanker) else ranker
+    if not isinstance(points, PointRanker):
+        return ranker.picture_bytes
+    return ranker.picture_bytes - points.tokens[:1].nbytes + packed_size(*points.tokens.shape[1:])

@@ -19,6 +19,7 @@ from reid.datasets import Sample
 from reid.evaluation_data import choose_directions, read_both
 from reid.modality import Modality
 from reid.retrieval import Record
+from reid.tokens import pack
 from tests.reid.layout_builders import msvr310
 from tests.reid.reid_builders import dataset, network, weights
 
@@ -99,8 +100,9 @@ def test_weights_with_a_matcher_rank_three_ways(tmp_path: Path, monkeypatch: pyt
     rerank, pom = records(monkeypatch, tmp_path, "--split", "val", "--protocol", "all", *options)
     figures = ("mAP", "mINP", "rank1", "rank5", "queries", "mAP_low", "mAP_high")
     assert [rerank[key] for key in figures] == [pom[key] for key in figures]
-    # 2 layers of 2 x 2 points of 4 float32; the embedding has 16 numbers.
-    assert (pom["bytes_per_query"], rerank["bytes_per_query"]) == (128, 128 + 64)
+    # 2 layers of 2 x 2 points of 4 numbers, packed as they travel; the embedding is 16 float32.
+    packed = len(pack(np.ones((2, 4, 4), np.float32)))
+    assert (pom["bytes_per_query"], rerank["bytes_per_query"]) == (packed, packed + 64)
 
 
 @pytest.mark.usefixtures("colours")
