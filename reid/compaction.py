@@ -11,6 +11,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Annotated
 
+import cv2
 import numpy as np
 import torch
 import typer
@@ -18,10 +19,11 @@ from torch import Tensor
 
 from reid.checkpoint import load_network, save_network
 from reid.command import run_command
-from reid.datasets import Sample, load_pictures, read_samples
+from reid.datasets import Sample
 from reid.errors import ReidError
-from reid.modality import Modality
-from reid.model import Description, Porsche, normalise
+from reid.image_batches import sample_batches
+from reid.layouts import read_dataset, training_split
+from reid.model import Description, Porsche
 from reid.point_matcher import PointMatcher
 from reid.torch_files import read_checkpoint
 
@@ -112,14 +114,8 @@ def describe_samples(
     Yields:
         Indices into the samples, and what the network says of them, on the CPU.
     """
-    device = next(network.parameters()).device
-    size = (network.config.height, network.config.width)
-    order = sorted(range(len(samples)), key=lambda index: list(Modality).index(samples[index].modality))
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        pictures = normalise(torch.from_numpy(load_pictures([samples[i] for i in chosen], *size)).to(device))
-        bands = np.array([samples[i].modality.value for i in chosen])
-        images = {m: pictures[torch.from_numpy(bands == m.value)] for m in Modality if m.value in bands}
+    size, device = (network.config.height, network.config.width), next(network.parameters()).device
+    for chosen, images in sample_batches(samples, size, device, batch):
         said = network.describe(images)
         yield chosen, Description(said.embedding.cpu(), None if said.tokens is None else said.tokens.cpu())
 
@@ -143,20 +139,24 @@ def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 def main(
     weights: Annotated[Path, typer.Option(help="A .pt file with a point matcher.")],
-    data: Annotated[Path, typer.Option(help="Folder with samples.csv.")],
+    data: Annotated[Path, typer.Option(help="Folder with samples.csv, or of a published set as it comes.")],
     out: Annotated[Path, typer.Option(help="Write the compacted .pt file here.")],
-    split: Annotated[str | None, typer.Option(help="Rows to learn the directions from.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="Pictures to learn the directions from; default: those of training.")
+    ] = None,
     channels: Annotated[int, typer.Option(help="Numbers of a point.", min=1)] = 64,
     layers: Annotated[int | None, typer.Option(help="Decoder layers to keep, from the first.", min=1)] = None,
     pictures: Annotated[int, typer.Option(help="Pictures to learn from, at most.", min=1)] = 1000,
 ) -> None:
     """Fold an orthonormal basis of a matcher's points into its projections."""
+    cv2.setNumThreads(1)
     network, model_id = load_network(weights)
-    samples = spread(read_samples(data, split), pictures)
+    split = split or training_split(data)
+    samples = spread(read_dataset(data, split), pictures)
     compacted = fold(network, learn_bases(network, samples), channels, layers)
     origin = read_checkpoint(weights).get("description", "")
-    made = f"{model_id}, its points made {channels} numbers by {len(samples)} pictures of {data.name} {split or ''}"
-    save_network(out, compacted, f"{made.strip()}. {origin}".strip())
+    made = f"{model_id}, its points made {channels} numbers by {len(samples)} pictures of {data.name} {split}"
+    save_network(out, compacted, f"{made}. {origin}".strip())
     points = compacted.config.points(compacted.config.matching_stage)
     typer.echo(f"{out}: {len(_matcher(compacted).decoder)} x {points[0]} x {points[1]} x {channels} numbers a picture")
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from reid.command import run_command
 from reid.datasets import Sample, read_sample
 from reid.embedder import Embedder
+from reid.evaluation_data import describe_samples
 from reid.history import FILE_NAME, EpochRecord, History
 from reid.layouts import read_dataset
 from reid.modality import Modality
@@ -30,7 +31,6 @@ from reid.retrieval import Result, best_matches, directions, evaluate
 from reid.torch_files import read_checkpoint
 
 NEAREST = 10
-BATCH = 64
 #: Width of a crop on the page, pixels; twice what it takes there, for fine screens.
 CROP_WIDTH = 200
 COLUMNS = ("mAP", "mINP", "rank1", "rank5", "rank10")
@@ -265,16 +265,10 @@ def report_run(
     course = read_run(run)
     embedder = Embedder(weights or run / "model.pt")
     samples = read_dataset(data, split)
-    vectors = _embed(embedder, samples)
+    vectors = describe_samples(embedder, samples, tokens=False).vectors
     results = evaluate(vectors, samples, Protocol.ALL)
     source = f"{data}, {f'split {split}' if split else 'all splits'}; weights {embedder.info.model_id}"
     write_report(out, course, vectors, samples, results, source=source, hard_per_direction=hard_per_direction)
-
-
-def _embed(embedder: Embedder, samples: Sequence[Sample]) -> NDArray[np.float32]:
-    """(N, D); decodes a batch at a time, as a split may be larger than memory."""
-    blocks = [samples[start : start + BATCH] for start in range(0, len(samples), BATCH)]
-    return np.concatenate([embedder.embed([*map(read_sample, own)], [s.modality for s in own]) for own in blocks])
 
 
 def main(

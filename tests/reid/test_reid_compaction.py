@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -22,8 +23,11 @@ from reid.compaction import (
     spread,
 )
 from reid.datasets import read_samples
+from reid.image_batches import image_batches
 from reid.modality import Modality
-from reid.model import Porsche
+from reid.model import Porsche, normalise
+from reid.torch_files import read_checkpoint
+from tests.reid.layout_builders import msvr310
 from tests.reid.reid_builders import dataset, network
 
 MATCHER = {"layers": 3, "feed_forward": 32, "head": 32, "rows": 4, "columns": 4}
@@ -141,6 +145,31 @@ def test_described_samples_are_those_that_were_asked(tmp_path: Path) -> None:
     chosen, together = next((chosen, said) for chosen, said in described if 7 in chosen)
     assert alone == [0]
     torch.testing.assert_close(said.embedding[0], together.embedding[chosen.index(7)], rtol=1e-4, atol=1e-5)
+
+
+def test_images_come_by_modality_each_once() -> None:
+    bands = [Modality.THERMAL, Modality.VISIBLE, Modality.THERMAL, Modality.THERMAL]
+    pixels = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((4, 6, 3), np.uint8)
+    found = list(image_batches(bands, lambda chosen: pixels[chosen], batch=2))
+    assert [(chosen, list(images)) for chosen, images in found] == [
+        ([1], [Modality.VISIBLE]),
+        ([0, 2], [Modality.THERMAL]),
+        ([3], [Modality.THERMAL]),
+    ]
+    for chosen, images in found:
+        (batch,) = images.values()
+        assert torch.equal(batch, normalise(torch.from_numpy(pixels[chosen])))
+
+
+def test_a_published_layout_is_compacted_by_what_training_sees(tmp_path: Path) -> None:
+    folder, weights, out = msvr310(tmp_path / "MSVR310"), tmp_path / "full.pt", tmp_path / "small.pt"
+    save_network(weights, matching(), "random")
+    app = typer.Typer()
+    app.command()(main)
+    arguments = ["--weights", weights, "--data", folder, "--channels", 6, "--out", out, "--pictures", 4]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    assert "4 pictures of MSVR310 fit" in read_checkpoint(out)["description"]
 
 
 def test_the_command_writes_a_smaller_network(tmp_path: Path) -> None:
