@@ -31,8 +31,9 @@ class BatchSampler(Protocol):
 class IdentitySampler:
     """PxK sampling over identities, mixing the modalities.
 
-    An epoch draws each identity `repeats` times. All identities of a batch are different; the last few that
-    don't fill a batch are left out of that epoch. A modality an identity lacks is simply absent.
+    An epoch draws each identity `repeats` times. All identities of a batch are different, and every epoch has
+    as many batches as that allows; the few draws that don't fill another one are left out of that epoch. A
+    modality an identity lacks is simply absent.
 
     Args:
         identities: (N,) integer labels.
@@ -62,11 +63,13 @@ class IdentitySampler:
         self._members: dict[int, dict[Modality, list[int]]] = defaultdict(lambda: defaultdict(list))
         for index, (identity, modality) in enumerate(zip(identities.tolist(), modalities, strict=True)):
             self._members[identity][modality].append(index)
-        self._repeats = {label: repeats[label] if repeats else 1 for label in self._members}
+        self._labels = np.array(sorted(self._members))
+        self._repeats = np.array([repeats[label] if repeats else 1 for label in self._labels.tolist()])
+        self._batches = most_groups(self._repeats, self._vehicles)
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
-        return len(self._groups(0))
+        """Batches of an epoch, the same in each: processes that share an epoch wait for one another."""
+        return self._batches
 
     def epoch(self, number: int) -> Iterator[Indices]:
         """Yield an epoch's batches: per modality the indices of its pictures, vehicle by vehicle."""
@@ -81,45 +84,68 @@ class IdentitySampler:
     def _groups(self, number: int) -> list[list[int]]:
         """Split an epoch's draws into groups of P different identities.
 
-        Those with most draws left go first in each group (random among equals), which keeps identities
-        apart for as long as there are P different ones.
+        Identities with many draws left are likelier to be taken (Efraimidis and Spirakis 2006: keys u^(1/w) draw
+        without replacement, in proportion to w), so that sources mix all epoch long. Those with a draw left for
+        every group to come have to be taken, or the last groups would lack different ones.
         """
         generator = np.random.default_rng((self._seed, number, 0))
-        left = dict(self._repeats)
+        left = self._kept(generator)
         groups = []
-        while len(left) >= self._vehicles:
-            labels = np.array(sorted(left))
-            # Efraimidis and Spirakis 2006: keys u^(1/w) draw without replacement, in proportion to w.
-            keys = generator.random(len(labels)) ** (1.0 / np.array([left[label] for label in labels.tolist()]))
-            group: list[int] = labels[np.argsort(-keys)[: self._vehicles]].tolist()
-            for label in group:
-                left[label] -= 1
-                if not left[label]:
-                    del left[label]
-            groups.append(group)
+        for remaining in range(self._batches, 0, -1):
+            keys = generator.random(len(left)) ** (1.0 / np.maximum(left, 1))
+            keys = np.where(left == remaining, 2.0, np.where(left > 0, keys, -1.0))
+            chosen = np.argsort(-keys, kind="stable")[: self._vehicles]
+            left[chosen] -= 1
+            groups.append(self._labels[generator.permutation(chosen)].tolist())
         return groups
+
+    def _kept(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Draws of each label in an epoch: as many as its batches have room for, the surplus dropped at random."""
+        left: NDArray[np.int64] = np.minimum(self._repeats, self._batches)
+        draws = np.repeat(np.arange(len(left)), left)
+        dropped = generator.permutation(draws)[self._batches * self._vehicles :]
+        np.subtract.at(left, dropped, 1)
+        return left
 
     def _draw(self, identity: int, generator: np.random.Generator) -> dict[Modality, list[int]]:
         members = self._members[identity]
         if self._paired:
             views = sorted({self._views[i] for indices in members.values() for i in indices})
             order = {view: rank for rank, view in enumerate(generator.permutation(views).tolist())}
-            ranked = {m: sorted(indices, key=lambda i: order[self._views[i]]) for m, indices in members.items()}
+            # Shuffled before it is sorted: pictures that share a view, or have none, take turns.
+            mixed = {m: generator.permutation(indices).tolist() for m, indices in members.items()}
+            ranked = {m: sorted(indices, key=lambda i: order[self._views[i]]) for m, indices in mixed.items()}
             return {modality: indices[: self._count] for modality, indices in ranked.items()}
         return {m: generator.permutation(indices)[: self._count].tolist() for m, indices in members.items()}
+
+
+def most_groups(draws: NDArray[np.int64], size: int) -> int:
+    """How many groups of `size` different labels can be made.
+
+    It is the largest G with sum(min(draws, G)) >= size * G: no group takes a label twice, so that G groups use no
+    more than G draws of one (Gale and Ryser 1957: then they can also be made).
+
+    Args:
+        draws: how often each label may be drawn.
+        size: labels of a group.
+    """
+    most = int(draws.sum()) // size
+    return next((count for count in range(most, 0, -1) if np.minimum(draws, count).sum() >= size * count), 0)
 
 
 class PairSampler:
     """Pairs of a visible and an infrared picture of one vehicle, in plain random order (PORSCHE's batches).
 
     An epoch holds each visible picture once with each infrared modality its vehicle has, and each picture
-    that no visible one can be paired with once, alone. The last few that don't fill a batch are left out.
+    that no visible one can be paired with once, alone; `repeats` times each. The last few that don't fill a
+    batch are left out.
 
     Args:
         identities: (N,) integer labels.
         modalities: N bands.
         views: N view labels, empty where unknown.
         batch: pairs per batch, and pairing: `same_view` takes the partner of the same view where there is one.
+        repeats: how often an epoch holds the pairs of each identity, indexed by label; 1 each when empty.
         seed: an epoch's batches depend on it and on the epoch's number alone.
     """
 
@@ -130,6 +156,7 @@ class PairSampler:
         views: Sequence[str],
         batch: BatchConfig,
         *,
+        repeats: Sequence[int] = (),
         seed: int = 0,
     ) -> None:
         self._identities = identities.tolist()
@@ -141,7 +168,8 @@ class PairSampler:
         self._members: dict[tuple[int, Modality], list[int]] = defaultdict(list)
         for index, key in enumerate(zip(self._identities, modalities, strict=True)):
             self._members[key].append(index)
-        self._shots = [shot for index in range(len(modalities)) for shot in self._shots_of(index)]
+        draws = [repeats[label] if repeats else 1 for label in self._identities]
+        self._shots = [shot for index, times in enumerate(draws) for shot in self._shots_of(index) * times]
 
     def __len__(self) -> int:
         """Batches of an epoch."""
