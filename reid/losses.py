@@ -86,7 +86,10 @@ def _descriptors(maps: Tensor, tiles: int, form: Literal["patch", "pooled"]) -> 
     if form == "patch":
         pooled = F.adaptive_avg_pool2d(maps.float(), tiles).flatten(2)  # (B, D, n n)
     else:
-        # Padded, so that a map smaller than the reference's still has a window.
-        pooled = F.avg_pool2d(maps.float(), 3, stride=7, padding=1).amax(dim=(2, 3), keepdim=True).flatten(2)
+        # As released, windows start at 0, 7, 14, ... and what is left over is not seen. A side below 3 has no window
+        # without padding; its zeros are not counted.
+        padding = [int(side < 3) for side in maps.shape[2:]]
+        windows = F.avg_pool2d(maps.float(), 3, stride=7, padding=padding, count_include_pad=False)
+        pooled = windows.amax(dim=(2, 3)).unsqueeze(2)  # (B, D, 1)
     low, high = pooled.amin(dim=1, keepdim=True), pooled.amax(dim=1, keepdim=True)
     return (pooled - low) / (high - low).clamp_min(1e-6)
