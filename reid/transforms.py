@@ -85,8 +85,8 @@ def lower_resolution(batch: Tensor, chosen: NDArray[np.int64], smallest: int, ge
     for level, small in enumerate(heights.tolist()):
         members = torch.from_numpy(chosen[levels == level]).to(batch.device)
         if len(members) and small < height:
-            # Real boxes are about 1.4 wide for 1 high; pictures are stretched to 2:1.
-            size = (small, max(4, round(small * 1.4 * width / (2 * height))))
+            # Real boxes are about 1.4 wide for 1 high, whatever shape the picture is stretched to.
+            size = (small, min(width, max(4, round(1.4 * small))))
             shrunk = F.interpolate(batch[members], size, mode="area")
             batch[members] = F.interpolate(shrunk, (height, width), mode="bilinear", align_corners=False)
     return batch

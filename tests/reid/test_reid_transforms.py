@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from reid.config import AugmentConfig
 from reid.modality import Modality
@@ -67,6 +68,15 @@ def test_a_lower_resolution_loses_detail_of_the_chosen_only() -> None:
     lowered = lower_resolution(noise.clone(), np.array([0, 2]), 8, np.random.default_rng(0))
     assert torch.equal(lowered[[1, 3]], noise[[1, 3]])
     assert lowered[0].std() < 0.8 * noise[0].std()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 128)])
+def test_a_lower_resolution_is_that_of_a_box_1_4_times_as_wide_as_high(shape: tuple[int, int]) -> None:
+    """Whatever the input's shape, a box 20 high was 28 wide."""
+    noise = torch.rand(1, 3, *shape)
+    boxed = functional.interpolate(functional.interpolate(noise, (20, 28), mode="area"), shape, mode="bilinear")
+    lowered = lower_resolution(noise.repeat(60, 1, 1, 1), np.arange(60), 20, np.random.default_rng(0))
+    assert any(torch.allclose(one, boxed[0]) for one in lowered)
 
 
 def test_channel_exchange_makes_gray_of_the_chosen_only() -> None:
