@@ -1,7 +1,8 @@
 """Which features make the embedding, how many numbers, how many bits: a table of bytes against mAP.
 
 Measured on a validation split. Directions are learned from the training split (uncentred principal components: with
-all of them cosines stay as they are, and they would fold into one matrix behind the features).
+all of them cosines stay as they are, and they would fold into one matrix behind the features). Weights for inference
+hold the stages that their embedding and matcher need; a run's `last.pt` holds all.
 """
 
 from __future__ import annotations
@@ -17,21 +18,26 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from reid.checkpoint import load_network
+from reid.checkpoint import load_network, model_id
 from reid.command import run_command
 from reid.compaction import spread
-from reid.datasets import Sample, load_pictures, read_samples
-from reid.modality import Modality
-from reid.model import AuxiliaryBranch, Porsche, normalise
+from reid.config import ModelConfig
+from reid.datasets import Sample
+from reid.errors import CheckpointError
+from reid.image_batches import sample_batches
+from reid.layouts import read_dataset, training_split
+from reid.model import Porsche
 from reid.protocols import Protocol
 from reid.retrieval import Result, evaluate
+from reid.torch_files import read_checkpoint
 
 DIMENSIONS = (256, 128, 64)
 NUMBERS = {"float32": 4, "float16": 2, "int8": 1}
-BASIS_SPLIT, BASIS_PICTURES = "train", 3000
+BASIS_PICTURES = 3000
 
 Vectors = NDArray[np.float32]
 #: Of N pictures, by stage and `after_neck` or `before_neck`: (N, D).
@@ -63,23 +69,35 @@ class Row:
     cross_mean_ap: float
 
 
+def load_stages(path: Path) -> tuple[Porsche, str]:
+    """Load all stages of a run's `last.pt`, its averaged weights, or those that weights for inference hold.
+
+    Raises:
+        CheckpointError: no such file, or not one of ours.
+    """
+    contents = read_checkpoint(path)
+    if "average" not in contents:
+        return load_network(path)
+    try:
+        state, config = contents["average"], ModelConfig.model_validate(contents["config"]["model"])
+        identities = next((len(value) for name, value in state.items() if ".classifiers." in name), 0)
+        network = Porsche(config, identities)
+        network.load_state_dict(state)
+    except (KeyError, RuntimeError, ValidationError) as error:
+        raise CheckpointError(f"{path}: not a training checkpoint: {str(error).splitlines()[0]}") from error
+    return network.eval(), model_id(path, config.name)
+
+
 @torch.inference_mode()
-def features_of(network: Porsche, samples: Sequence[Sample], device: str, batch: int = 64) -> Features:
-    """Describe pictures once by every stage's branch; what `Porsche.describe` joins."""
+def features_of(network: Porsche, samples: Sequence[Sample], device: str) -> Features:
+    """Describe pictures once by every stage's branch that there is; what `Porsche.embed` joins."""
     found: Features = {}
-    size = (network.config.height, network.config.width)
-    for modality in Modality:
-        own = [index for index, sample in enumerate(samples) if sample.modality is modality]
-        for start in range(0, len(own), batch):
-            chosen = own[start : start + batch]
-            pictures = normalise(torch.from_numpy(load_pictures([samples[i] for i in chosen], *size)).to(device))
-            layers = network.trunk.layers(network.trunk.stem({modality: pictures}))
-            for stage, branch in enumerate(network.branches):
-                assert isinstance(branch, AuxiliaryBranch)
-                output = branch(layers[network.config.stages[stage].layer])
-                for name, value in (("after_neck", output.neck), ("before_neck", output.feature)):
-                    shape = (len(samples), value.shape[1])
-                    found.setdefault((stage, name), np.empty(shape, np.float32))[chosen] = value.float().cpu().numpy()
+    stages = [int(name) for name in network.branches]
+    for chosen, images in sample_batches(samples, (network.config.height, network.config.width), device):
+        for stage, output in network.read_stages(network.trunk.stem(images), stages).items():
+            for name, value in (("after_neck", output.neck), ("before_neck", output.feature)):
+                shape = (len(samples), value.shape[1])
+                found.setdefault((stage, name), np.empty(shape, np.float32))[chosen] = value.float().cpu().numpy()
     return found
 
 
@@ -147,22 +165,22 @@ def table_of(rows: Sequence[Row], title: str) -> Table:
 
 
 def main(
-    weights: Annotated[Path, typer.Option(help="A .pt file.")],
-    data: Annotated[Path, typer.Option(help="Folder with samples.csv.")],
+    weights: Annotated[Path, typer.Option(help="A .pt file; last.pt of a run has all stages.")],
+    data: Annotated[Path, typer.Option(help="Folder with samples.csv, or of a published set as it comes.")],
     split: Annotated[str, typer.Option(help="Rows to choose on; never the test split.")] = "val",
     device: Annotated[str, typer.Option(help="Embeds the pictures.")] = "cpu",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
 ) -> None:
     """Print the table of bytes against mAP, protocol `all`."""
     cv2.setNumThreads(1)
-    network, model_id = load_network(weights)
+    network, name = load_stages(weights)
     network.to(device)
-    samples = read_samples(data, split)
-    known = features_of(network, spread(read_samples(data, BASIS_SPLIT), BASIS_PICTURES), device)
+    samples = read_dataset(data, split)
+    known = features_of(network, spread(read_dataset(data, training_split(data)), BASIS_PICTURES), device)
     rows = list(rows_of(known, features_of(network, samples, device), samples))
-    Console(width=120).print(table_of(rows, f"{model_id} on {data.name} {split}"))
+    Console(width=120).print(table_of(rows, f"{name} on {data.name} {split}"))
     if json_file:
-        json_file.write_text(json.dumps({"model": model_id, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+        json_file.write_text(json.dumps({"model": name, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,17 +23,15 @@ from rich.table import Table
 from reid.backbone import Trunk, load_imagenet
 from reid.command import run_command
 from reid.config import ModelConfig
-from reid.datasets import Sample, load_pictures
+from reid.datasets import Sample
 from reid.embedder import Embedder
 from reid.evaluation_data import describe_samples
+from reid.image_batches import sample_batches
 from reid.layouts import read_dataset
 from reid.modality import Modality
-from reid.model import normalise
 from reid.protocols import Protocol
 from reid.rankers import EmbeddingRanker
 from reid.retrieval import Direction, Result, evaluate_ranker
-
-BATCH = 64
 
 
 @torch.no_grad()
@@ -42,10 +40,10 @@ def imagenet_vectors(samples: Sequence[Sample], weights: Path, size: tuple[int, 
     trunk = Trunk("resnet18", "layer3")
     load_imagenet(trunk, weights)
     trunk.eval()
-    pictures = torch.from_numpy(load_pictures(samples, *size))
-    batches = (normalise(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH))
-    maps = (trunk.layers(trunk.stem({Modality.VISIBLE: batch}))["layer3"] for batch in batches)
-    return F.normalize(torch.cat([layer3.mean(dim=(2, 3)) for layer3 in maps])).numpy()
+    vectors = np.empty((len(samples), trunk.channels("layer3")), np.float32)
+    for chosen, images in sample_batches(samples, size):
+        vectors[chosen] = F.normalize(trunk.layers(trunk.stem(images))["layer3"].mean(dim=(2, 3))).numpy()
+    return vectors
 
 
 def between_cameras(vectors: NDArray[np.float32], samples: Sequence[Sample], query: str, gallery: str) -> Result:
@@ -71,7 +69,7 @@ def main(
         size = (embedder.info.crop_height, embedder.info.crop_width)
         vectors[embedder.info.model_id] = describe_samples(embedder, samples, tokens=False).vectors
     vectors[f"ImageNet, {size[0]} x {size[1]}"] = imagenet_vectors(samples, imagenet, size)
-    table = Table("weights", "query", "gallery", "vehicles", "Rank-1", "low", "high", "mAP", "low", "high")
+    table = Table("weights", "query", "gallery", "queries", "Rank-1", "low", "high", "mAP", "low", "high")
     for name, own in vectors.items():
         for query, gallery in (("cam1", "cam2"), ("cam2", "cam1")):
             result = between_cameras(own, samples, query, gallery)

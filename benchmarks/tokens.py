@@ -1,7 +1,9 @@
 """How few bytes a picture's points may have: bytes against mAP of the re-ranked short list, on a validation split.
 
 Points lose channels (`reid.compaction`), decoder layers, resolution (blocks that share a token) and bits. Every form
-re-ranks the same short lists, the first 20 by embedding, as the full float32 points do.
+re-ranks the same short lists, the first 20 by embedding, as the full float32 points do. Chosen is the smallest form
+that loses under half a point, travels (`reid.tokens` writes int8) and has room in a sighting; float16 is there to
+compare. Deployed weights carry fewer channels but share no tokens: `--block 1x1` keeps to what they can do.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ from torch import Tensor
 from reid.checkpoint import load_network
 from reid.command import run_command
 from reid.compaction import describe_samples, fold, learn_bases, spread
-from reid.datasets import Sample, read_samples
+from reid.datasets import Sample
 from reid.errors import ReidError
 from reid.export_parts import fold_matcher
+from reid.layouts import read_dataset, training_split
 from reid.model import Porsche
 from reid.point_matcher import DecoderLayer, PointMatcher
 from reid.protocols import Labels, Protocol, removed_pairs
@@ -44,7 +47,7 @@ BLOCKS = ((1, 1), (1, 2), (2, 2))
 NUMBERS = {"int8": 1, "float16": 2, "float32": 4}
 ALLOWED_LOSS = 0.005
 # What the directions are learned from: 1,000 pictures are 128,000 points.
-BASIS_SPLIT, BASIS_PICTURES = "train", 1000
+BASIS_PICTURES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +238,25 @@ def matcher_of(network: Porsche) -> PointMatcher:
     return network.matcher
 
 
-def forms(full: Form, points: tuple[int, int], channels: Sequence[int]) -> Iterator[Form]:
+def parse_block(text: str) -> tuple[int, int]:
+    """`2x1` -> (2, 1), rows and columns.
+
+    Raises:
+        ReidError: no two numbers above zero.
+    """
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
+        raise ReidError(f"--block {text}: wanted ROWSxCOLUMNS, such as 1x1 or 2x2")
+    return int(rows), int(columns)
+
+
+def forms(
+    full: Form, points: tuple[int, int], channels: Sequence[int], blocks: Sequence[tuple[int, int]] = BLOCKS
+) -> Iterator[Form]:
     """Every combination that the points allow, with all layers; of float16 those that share no tokens."""
-    blocks = [block for block in BLOCKS if not any(n % b for n, b in zip(points, block, strict=True))]
+    dividing = [block for block in blocks if not any(n % b for n, b in zip(points, block, strict=True))]
     fitting = sorted({*(own for own in channels if own < full.channels), full.channels})
-    for width, block in product(fitting, blocks):
+    for width, block in product(fitting, dividing):
         yield Form(width, block, full.layers, "int8")
     for width in fitting:
         yield Form(width, (1, 1), full.layers, "float16")
@@ -253,6 +270,12 @@ def frontier(rows: Sequence[Row]) -> list[Row]:
             best = row.mean_ap
             kept.append(row)
     return kept
+
+
+def choose(rows: Sequence[Row]) -> Row | None:
+    """The fewest bytes that lose under half a point, of the forms that a sighting has room for."""
+    fitting = [r for r in rows if r.form.numbers == "int8" and r.bytes <= MAX_BYTES and r.loss < ALLOWED_LOSS]
+    return min(fitting, key=lambda row: (row.bytes, row.loss), default=None)
 
 
 def milliseconds(network: Porsche, basis: Tensor, packed: Sequence[bytes], form: Form) -> float:
@@ -282,34 +305,40 @@ def table_of(rows: Sequence[Row], chosen: Row | None, title: str) -> Table:
     return table
 
 
-def main(
+def main(  # noqa: PLR0913 one parameter an option
     weights: Annotated[Path, typer.Option(help="A .pt file with a point matcher.")],
-    data: Annotated[Path, typer.Option(help="Folder with samples.csv.")],
+    data: Annotated[Path, typer.Option(help="Folder with samples.csv, or of a published set as it comes.")],
     split: Annotated[str, typer.Option(help="Rows to choose on; never the test split.")] = "val",
     channels: Annotated[list[int] | None, typer.Option(help="Repeat to choose; default: 4 to 127, and all.")] = None,
+    block: Annotated[
+        list[str] | None, typer.Option(help="Points that share a token, ROWSxCOLUMNS; repeat to choose; default: all.")
+    ] = None,
     mix: Annotated[float, typer.Option(help="Weight of the cosine in the score, as in `rerank`.")] = 0.0,
     device: Annotated[str, typer.Option(help="Describes the pictures; they are scored on the CPU.")] = "cpu",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all rows here.")] = None,
 ) -> None:
-    """Print the curve of bytes against mAP, and the smallest form that loses under half a point."""
+    """Print the curve of bytes against mAP, and the smallest form that loses under half a point and fits."""
     cv2.setNumThreads(1)
+    blocks = [parse_block(text) for text in block or ()] or BLOCKS
     network, model_id = load_network(weights)
     network.to(device)
-    basis = learn_bases(network, spread(read_samples(data, BASIS_SPLIT), BASIS_PICTURES))
-    samples = read_samples(data, split)
+    basis = learn_bases(network, spread(read_dataset(data, training_split(data)), BASIS_PICTURES))
+    samples = read_dataset(data, split)
     vectors, tokens = describe(network, samples, basis)
     network.cpu()
     measure = Measure(network, tokens, short_lists(vectors, samples), samples, mix)
     points = network.config.points(network.config.matching_stage)
-    tried = list(forms(measure.full, points, channels or CHANNELS))
+    tried = list(forms(measure.full, points, channels or CHANNELS, blocks))
+    if all(form.numbers != "int8" for form in tried):
+        raise ReidError(f"--block: none divides points of {points[0]}x{points[1]}")
     rows = [r for f in track(tried, "scoring", console=Console(stderr=True), transient=True) for r in measure.rows(f)]
     full = measure.rows(measure.full)[-1]
-    chosen = min((r for r in rows if r.loss < ALLOWED_LOSS), key=lambda r: (r.bytes, r.loss), default=None)
+    chosen = choose(rows)
     console = Console(width=130)
     console.print(table_of([*frontier(rows), full], chosen, f"{model_id} on {data.name} {split}, top {SHORT_LIST}"))
     console.print(f"by embedding alone {measure.by_embedding():.4f}, full points {full.mean_ap:.4f}")
     verdict = None if chosen is None else _verdict(chosen, network, basis, tokens)
-    console.print("no form loses under half a point" if verdict is None else verdict)
+    console.print("no form that fits loses under half a point" if verdict is None else verdict)
     if json_file:
         record = {"model": model_id, "embedding": measure.by_embedding(), "full": asdict(full), "verdict": verdict}
         record |= {"chosen": chosen and asdict(chosen), "rows": [asdict(row) for row in rows]}
@@ -317,7 +346,7 @@ def main(
 
 
 def _verdict(chosen: Row, network: Porsche, basis: Tensor, tokens: NDArray[np.float32]) -> str:
-    """One line on the chosen form."""
+    """One line on the chosen form, which `pack` can write."""
     form, pooling = chosen.form, Pooling(network.config.points(network.config.matching_stage), chosen.form.block)
     packed = [pack(own[: form.layers, :, : form.channels], pooling) for own in tokens[: SHORT_LIST + 1]]
     return (

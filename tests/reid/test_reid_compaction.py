@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +25,11 @@ from reid.compaction import (
     spread,
 )
 from reid.datasets import read_samples
+from reid.errors import ReidError
 from reid.image_batches import image_batches
 from reid.modality import Modality
 from reid.model import Porsche, normalise
+from reid.tokens import MAX_BYTES
 from reid.torch_files import read_checkpoint
 from tests.reid.layout_builders import msvr310
 from tests.reid.reid_builders import dataset, network
@@ -170,6 +174,32 @@ def test_a_published_layout_is_compacted_by_what_training_sees(tmp_path: Path) -
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     assert "4 pictures of MSVR310 fit" in read_checkpoint(out)["description"]
+
+
+@pytest.fixture
+def benchmark() -> dict[str, Any]:
+    """What `benchmarks/tokens.py` defines; it is a script, in no package."""
+    return runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks" / "tokens.py"))
+
+
+def test_the_chosen_form_travels_and_fits(benchmark: dict[str, Any]) -> None:
+    def row(size: int, loss: float, numbers: str = "int8") -> object:
+        form = benchmark["Form"](8, (1, 1), 3, numbers)
+        return benchmark["Row"](form, size, 0.5, loss, loss, "visible -> thermal")
+
+    rows = [row(MAX_BYTES + 1, 0.0), row(100, 0.004, "float16"), row(50, 0.006), row(MAX_BYTES, 0.004)]
+    assert benchmark["choose"](rows) == rows[3]
+    assert benchmark["choose"](rows[:3]) is None
+
+
+def test_only_the_blocks_that_are_wanted_are_tried(benchmark: dict[str, Any]) -> None:
+    full, parse = benchmark["Form"](8, (1, 1), 3, "float32"), benchmark["parse_block"]
+    for text, blocks in (("1x1", {(1, 1)}), ("2x4", {(2, 4)}), ("3x1", set())):
+        tried = benchmark["forms"](full, (8, 16), [4], [parse(text)])
+        assert {form.block for form in tried if form.numbers == "int8"} == blocks
+    for text in ("2", "0x1", "1x", "axb"):
+        with pytest.raises(ReidError, match=f"--block {text}: wanted ROWSxCOLUMNS"):
+            parse(text)
 
 
 def test_the_command_writes_a_smaller_network(tmp_path: Path) -> None:

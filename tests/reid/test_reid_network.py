@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from reid.backbone import Trunk, load_imagenet, unfold_batch_norms
+from reid.checkpoint import save_network
 from reid.config import ModelConfig
 from reid.errors import CheckpointError
 from reid.layers import join_tiles, run_on_tiles, split_tiles
@@ -154,6 +156,19 @@ def test_weights_of_all_stages_load_where_fewer_are_built() -> None:
     torch.testing.assert_close(made.embed(images), full.embed(images))
     with pytest.raises(RuntimeError, match=r"Missing key.*branches\.1\."):
         made.load_state_dict({name: value for name, value in state.items() if not name.startswith("branches.1.")})
+
+
+def test_the_benchmark_of_embeddings_sees_all_stages_of_a_training_checkpoint(tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "embedding_size.py"
+    load_stages = runpy.run_path(str(script))["load_stages"]
+    config = network(stages=STAGES).config
+    save_network(tmp_path / "model.pt", full := Porsche(config, identities=3), "random")
+    contents = {"average": full.state_dict(), "config": {"model": config.model_dump(mode="json")}}
+    torch.save(contents, tmp_path / "last.pt")
+    assert [list(load_stages(tmp_path / name)[0].branches) for name in ("model.pt", "last.pt")] == [["0"], [*"012"]]
+    torch.save({"average": {}, "config": contents["config"]}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"last\.pt: not a training checkpoint"):
+        load_stages(tmp_path / "last.pt")
 
 
 def test_the_embedding_alone_is_that_of_the_description() -> None:
