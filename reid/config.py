@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from reid.errors import ConfigError
 
@@ -67,17 +67,33 @@ class ModelConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _tiles_divide_the_maps(self) -> Self:
-        for stage in self.stages:
-            # A tile must still divide evenly after the stem (4) and the stage's layers: 64 for the paper's stages.
-            step = 4 * stage.tiles * LAYER_STRIDES[stage.layer]
-            if self.height % step or self.width % step:
-                size = f"{self.height} x {self.width}"
-                raise ValueError(
-                    f"height x width {size}: both must be multiples of {step} for {stage.tiles} tiles a side "
-                    f"at {stage.layer}"
-                )
+    def _maps_divide(self) -> Self:
+        self.refuse_size(self.height, self.width)
         return self
+
+    def refuse_size(self, height: int, width: int) -> None:
+        """Check that tiles and points divide every stage's map of pictures of this size.
+
+        Raises:
+            ValueError: naming the key that doesn't fit.
+        """
+        for stage in self.stages:
+            stride = 4 * LAYER_STRIDES[stage.layer]
+            # A tile must still divide evenly after the stem (4) and the stage's layers: 64 for the paper's stages.
+            step = stage.tiles * stride
+            if height % step or width % step:
+                raise ValueError(
+                    f"height x width {height} x {width}: both must be multiples of {step} for {stage.tiles} tiles "
+                    f"a side at {stage.layer}"
+                )
+            wanted = self.matcher or MatcherConfig()
+            for key, points, side in (("rows", wanted.rows, height), ("columns", wanted.columns, width)):
+                # Points are averages of equal blocks of the map.
+                if points and side // stride % points:
+                    raise ValueError(
+                        f"matcher.{key} {points} must divide the {side // stride} {key} of the {stage.layer} map "
+                        f"of {height} x {width} pictures"
+                    )
 
     @property
     def dimension(self) -> int:
@@ -96,7 +112,7 @@ class SourceConfig(Strict):
 
     path: Path
     split: str | None = "train"
-    repeats: int = Field(default=1, ge=1, description="how often each vehicle is drawn in an epoch")
+    repeats: int = Field(default=1, ge=1, description="how often each vehicle, or each of its pairs, comes in an epoch")
 
 
 class BatchConfig(Strict):
@@ -138,7 +154,9 @@ class LossConfig(Strict):
     triplet: float = Field(default=0.4, ge=0)
     matching: float = Field(default=1.0, ge=0, description="POM's; needs model.matcher")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    consistency: float = Field(default=0.01, ge=0, description="share of the matching loss; needs pairs of one view")
+    consistency: float = Field(
+        default=0.01, ge=0, description="share of the matching loss; counts with batch.pairing: same_view"
+    )
     consistency_form: Literal["patch", "pooled"] = "patch"
 
 
@@ -166,6 +184,13 @@ class ValidationConfig(Strict):
     split: str = "val"
     every_epochs: int = Field(default=5, ge=1)
 
+    @field_validator("split")
+    @classmethod
+    def _is_not_test(cls, split: str) -> str:
+        if split == "test":
+            raise ValueError("test is for the last figure alone: what looks at it while training has chosen by it")
+        return split
+
 
 class TrainConfig(Strict):
     """All of a training run."""
@@ -188,8 +213,10 @@ class TrainConfig(Strict):
     @model_validator(mode="after")
     def _half_size_fits(self) -> Self:
         if self.batch.half_size_until:
-            half = {"height": self.model.height // 2, "width": self.model.width // 2, "matcher": None}
-            ModelConfig.model_validate({**self.model.model_dump(), **half})
+            try:
+                self.model.refuse_size(self.model.height // 2, self.model.width // 2)
+            except ValueError as error:
+                raise ValueError(f"batch.half_size_until: at half size, model.{error}") from error
             if self.model.matcher and not (self.model.matcher.rows and self.model.matcher.columns):
                 raise ValueError(
                     "batch.half_size_until: model.matcher needs rows and columns, or its points would change"
