@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -63,7 +64,7 @@ def model_id(path: Path, name: str) -> str:
     return f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
 
 
-def load_initial(network: Porsche, path: Path) -> bool:
+def load_initial(network: Porsche, path: Path) -> dict[str, int] | None:
     """Start a network's training from weights of `save_network`, as far as they fit.
 
     What the file lacks (classifiers, other stages, a matcher it was trained without) or has in another shape
@@ -74,18 +75,30 @@ def load_initial(network: Porsche, path: Path) -> bool:
         path: the file.
 
     Returns:
-        Whether the file was one of ours; if not, nothing was changed.
+        What kept its random start, such as `matchers.0`, and how many tensors that is; None if the file is none
+        of ours, and then nothing was changed.
 
     Raises:
         CheckpointError: no such file, broken, or of another backbone.
     """
     contents = read_checkpoint(path)
     if contents.get("format") != FORMAT:
-        return False
+        return None
     wanted, state = network.state_dict(), contents["state"]
     fitting = {k: v for k, v in state.items() if k in wanted and wanted[k].shape == v.shape}
     missing = [name for name in wanted if name.startswith("trunk.") and name not in fitting]
     if missing:
         raise CheckpointError(f"{path}: weights of another backbone: no fitting {missing[0]}")
     network.load_state_dict(fitting, strict=False)
-    return True
+    return _parts([name for name in wanted if name not in fitting], list(wanted))
+
+
+def _parts(names: list[str], known: list[str]) -> dict[str, int]:
+    """Count names by their part of the network: `matchers.0` where all of it is named, else one level deeper."""
+    whole = Counter(_upper(name, 2) for name in known)
+    named = Counter(_upper(name, 2) for name in names)
+    return dict(Counter(_upper(name, 2 if named[_upper(name, 2)] == whole[_upper(name, 2)] else 3) for name in names))
+
+
+def _upper(name: str, levels: int) -> str:
+    return ".".join(name.split(".")[:levels])

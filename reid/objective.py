@@ -24,7 +24,8 @@ class Batch:
     Attributes:
         images: per modality (B_m, 3, H, W) float, normalised.
         identities: (B,) int64, in the mapping's order.
-        views: B labels; pictures of one vehicle and one (non-empty) label are aligned shots.
+        views: B labels; pictures of one vehicle and one (non-empty) label are aligned shots. All empty where
+            batches are not made of such shots (`batch.pairing: any`): then nothing is held to be consistent.
     """
 
     images: Mapping[Modality, Tensor]

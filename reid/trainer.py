@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from reid.backbone import load_imagenet, unfold_batch_norms
 from reid.checkpoint import load_initial
@@ -27,6 +28,9 @@ from reid.sampler import BatchSampler, IdentitySampler, Indices, PairSampler
 from reid.torch_files import read_checkpoint
 from reid.transforms import augment
 
+FORMAT = "reid-training-3"
+#: Top-level keys that a resumed run may change: what is looked at, and weights that have been trained on since.
+MAY_CHANGE = frozenset({"validation", "initial_weights"})
 CALIBRATION_PICTURES = 32
 #: A GPU keeps the pictures themselves up to this size; beyond it they travel batch by batch.
 MAX_RESIDENT_BYTES = 8 << 30
@@ -57,9 +61,8 @@ class Trainer:
             wanted = f"{size} a batch, {fabric.world_size} batches at a time"
             raise ConfigError(f"batch.sampling {config.batch.sampling}: {wanted} wanted, the data has too few")
         network = Porsche(config.model, len(data.repeats))
-        if config.initial_weights is not None and not load_initial(network, config.initial_weights):
-            load_imagenet(network.trunk, config.initial_weights)
-            unfold_batch_norms(network.trunk, self._calibration())
+        #: Parts that earlier weights of ours did not cover, and of how many tensors.
+        self.random_start = self._load_initial(network)
         self.network: Porsche = network.to(memory_format=torch.channels_last)
         self.average: Porsche = copy.deepcopy(self.network).eval().to(fabric.device)
         optimiser = build_optimiser(self.network, config.optimiser)
@@ -85,6 +88,17 @@ class Trainer:
         settings = self.config.optimiser
         return settings.learning_rate * learning_rate_factor(self.step / self.total_steps, settings)
 
+    def _load_initial(self, network: Porsche) -> Mapping[str, int]:
+        path = self.config.initial_weights
+        if path is None:
+            return {}
+        kept = load_initial(network, path)
+        if kept is None:
+            load_imagenet(network.trunk, path)
+            if norms_are_folded(network.trunk):
+                unfold_batch_norms(network.trunk, self._calibration())
+        return kept or {}
+
     def _calibration(self) -> dict[Modality, Tensor]:
         """Pictures spread over the data, per modality, as `unfold_batch_norms` wants them."""
         members = {m: [i for i, own in enumerate(self.data.modalities) if own is m] for m in Modality}
@@ -103,11 +117,11 @@ class Trainer:
                 yield ahead.result()
 
     def _shares(self) -> Iterator[Indices]:
-        """Every process takes its turn; all take equally many, or the last would wait for ever."""
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        for number, indices in enumerate(self.sampler.epoch(self.epoch)):
-            if number % world == rank and number < self.batches_per_epoch * world:
-                yield indices
+        """Every process takes its turn; all take equally many, or one would wait for the others for ever."""
+        order = self.sampler.epoch(self.epoch)
+        turns = zip(*[order] * self.fabric.world_size, strict=False)
+        for turn in islice(turns, self.batches_per_epoch):
+            yield turn[self.fabric.global_rank]
 
     def _prepare(self, number: int, indices: Indices) -> Batch:
         key = (self.config.seed, self.epoch, number, self.fabric.global_rank, 2)
@@ -120,7 +134,8 @@ class Trainer:
             images[modality] = normalise(augmented.permute(0, 2, 3, 1))
         order = list(chain.from_iterable(indices.values()))
         identities = self.fabric.to_device(torch.from_numpy(self.data.identities[order]))
-        return Batch(images, identities, [self.data.views[i] for i in order])
+        aligned = self.config.batch.pairing == "same_view"
+        return Batch(images, identities, [self.data.views[i] if aligned else "" for i in order])
 
     def train_batch(self, batch: Batch) -> dict[str, Tensor]:
         """Take one optimiser step per stage, each with its own forward, on the same pictures.
@@ -155,7 +170,10 @@ class Trainer:
             for name, value in {"loss": loss, **parts}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
         if self.config.optimiser.clip_norm:
-            self.fabric.clip_gradients(self.wrapped, self.optimiser, max_norm=self.config.optimiser.clip_norm)
+            # Half precision overflows now and then; its scaler then skips the step, so that is no error. Without
+            # a scaler the loss is shown as nan from here on.
+            norm = self.config.optimiser.clip_norm
+            self.fabric.clip_gradients(self.wrapped, self.optimiser, max_norm=norm, error_if_nonfinite=False)
         self.optimiser.step()
         return sums
 
@@ -166,15 +184,21 @@ class Trainer:
         return loss_parts(output, batch, self.config.loss, self.config.model.stages[stage].tiles, blocks)
 
     def start_epoch(self) -> None:
-        """Make the epoch's chance (drop-out) its own, so that a resumed run draws what a straight one does."""
-        torch.manual_seed(self.config.seed * 1_000_003 + self.epoch)
+        """Make the epoch's chance (drop-out) its own, so that a resumed run draws what a straight one does.
+
+        Each process has its own too: they drop different parts of different pictures.
+        """
+        sequence = np.random.SeedSequence((self.config.seed, self.epoch, self.fabric.global_rank, 4))
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
         self.network.train()
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """Everything that resuming needs. Chance is a function of seed, epoch and batch: none is kept."""
         return {
-            "format": "reid-training-2",
+            "format": FORMAT,
             "config": self.config.model_dump(mode="json"),
+            "identities": len(self.data.repeats),
+            "batches_per_epoch": self.batches_per_epoch,
             "revision": self.revision,
             "epoch": self.epoch,
             "step": self.step,
@@ -186,16 +210,29 @@ class Trainer:
         }
 
     def resume(self, path: Path) -> None:
-        """Go on from the start of the epoch after the last finished one.
+        """Go on from the start of the epoch after the last finished one, as the same run.
+
+        Only the keys `MAY_CHANGE` may have other values than the run began with, since no step depends on them;
+        everything else, the number of epochs with its schedule included, would make it another run.
 
         Raises:
-            CheckpointError: not a training checkpoint, or one of other data or another network.
+            CheckpointError: not a training checkpoint, or one of another configuration or of other data; it names
+                the first difference.
         """
         contents = read_checkpoint(path)
+        if contents.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: can't be resumed: not a training checkpoint (wanted format {FORMAT})")
+        changed = first_difference(_compared(contents), _compared(self.state()))
+        if changed:
+            raise CheckpointError(f"{path}: can't be resumed: {changed}")
+        own = [{k: v for k, v in group.items() if k != "params"} for group in self.optimiser.param_groups]
         try:
             self.network.load_state_dict(contents["network"])
             self.average.load_state_dict(contents["average"])
             self.optimiser.load_state_dict(contents["optimiser"])
+            # The file has settings of its own; those of the configuration count.
+            for group, settings in zip(self.optimiser.param_groups, own, strict=True):
+                group.update(settings)
             self.fabric.strategy.precision.load_state_dict(contents["precision"])
             self.epoch, self.step = int(contents["epoch"]), int(contents["step"])
             self.pictures_seen = int(contents["pictures_seen"])
@@ -203,11 +240,50 @@ class Trainer:
             raise CheckpointError(f"{path}: can't be resumed: {str(error).splitlines()[0]}") from error
 
 
+def norms_are_folded(trunk: nn.Module) -> bool:
+    """Whether all its batch norms are the identity plus a bias: folded into the convolutions before them."""
+    norms = [module for module in trunk.modules() if isinstance(module, nn.BatchNorm2d)]
+    return all(
+        norm.running_mean is not None
+        and norm.running_var is not None
+        and not norm.running_mean.any()
+        and bool((norm.running_var == 1).all() and (norm.weight == 1).all())
+        for norm in norms
+    )
+
+
+def _compared(contents: Mapping[str, Any]) -> dict[str, object]:
+    """What must not change between a run and its resumption: settings by dotted key, and the data's size."""
+    config = {key: value for key, value in contents.get("config", {}).items() if key not in MAY_CHANGE}
+    return _flat({**config, **{key: contents.get(key) for key in ("identities", "batches_per_epoch")}})
+
+
+def _flat(values: object, prefix: str = "") -> dict[str, object]:
+    """Leaves of nested dictionaries and lists by dotted key."""
+    if isinstance(values, dict):
+        inner = [(str(key), value) for key, value in values.items()]
+    elif isinstance(values, list):
+        inner = [(str(index), value) for index, value in enumerate(values)]
+    else:
+        return {prefix: values}
+    return {k: v for key, value in inner for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def first_difference(stored: Mapping[str, object], present: Mapping[str, object]) -> str:
+    """Name the first key whose values differ, with both; empty if none does."""
+    absent = "nothing"
+    for key in (*present, *stored):
+        before, now = stored.get(key, absent), present.get(key, absent)
+        if before != now:
+            return f"{key} was {before} and is {now} now"
+    return ""
+
+
 def build_sampler(config: TrainConfig, data: TrainingSet) -> BatchSampler:
     """The sampler that `batch.sampling` names."""
     labels = (data.identities, data.modalities, data.views, config.batch)
     if config.batch.sampling == "pairs":
-        return PairSampler(*labels, seed=config.seed)
+        return PairSampler(*labels, repeats=data.repeats, seed=config.seed)
     return IdentitySampler(*labels, repeats=data.repeats, seed=config.seed)
 
 
