@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 import typer
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,19 +24,22 @@ from torch import Tensor
 
 from reid.checkpoint import save_network
 from reid.command import run_command
-from reid.config import TrainConfig, load_config
+from reid.config import TrainConfig, ValidationConfig, load_config
 from reid.datasets import Sample, TrainingSet, load_pictures, training_set
 from reid.embedder import prepare_crop
-from reid.evaluate import Protocol, evaluate
+from reid.errors import CheckpointError, ConfigError
 from reid.history import EpochRecord, History
 from reid.layouts import read_dataset, training_split
 from reid.modality import Modality
 from reid.model import Porsche, normalise
+from reid.protocols import Protocol
 from reid.report import report_run
-from reid.torch_files import write_atomically
+from reid.retrieval import evaluate
+from reid.torch_files import read_checkpoint, write_atomically
 from reid.trainer import Trainer
 
 VALIDATION_BATCH = 64
+INITIAL_WEIGHTS = "model.pt of an earlier run of ours, or torchvision's ImageNet state dict of the backbone."
 SHOWN_EVERY = 10  # batches: reading a loss makes a GPU wait
 console = Console(stderr=True)
 
@@ -51,9 +55,10 @@ class Validation:
 def run(trainer: Trainer, out: Path, validation: Validation | None = None) -> None:
     """Train to the last epoch.
 
-    Leaves in `out`, after each epoch: `last.pt`, with which to resume (also before the first), `model.pt`, the
-    averaged weights, for inference, and a line of `history.jsonl` and of TensorBoard's curves. The first two
-    are whole whenever the run is interrupted. Where several processes share the work, the first one writes.
+    Leaves in `out`, after each epoch: a line of `history.jsonl` and of TensorBoard's curves, `model.pt`, the
+    averaged weights, for inference, and `last.pt`, with which to resume (both also before the first). They are
+    written in this order, each whole: an epoch counts once `last.pt` has it, and until then resuming trains it
+    again and writes the other two anew. Where several processes share the work, the first one writes.
     """
     if not trainer.fabric.is_global_zero:
         while trainer.epoch < trainer.config.epochs:
@@ -69,9 +74,9 @@ def run(trainer: Trainer, out: Path, validation: Validation | None = None) -> No
         while trainer.epoch < trainer.config.epochs:
             size = trainer.size
             course = train_epoch(trainer, partial(progress.update, task))
-            save(trainer, out)
             scores = validate(trainer.average, validation, size) if validation and _validates(trainer) else {}
             history.append(replace(course, validation=scores))
+            save(trainer, out)
             progress.print(_words(course, trainer.config.epochs), soft_wrap=True)
             for direction, values in scores.items():
                 progress.print(f"  validation {direction}: mAP {values['mAP']:.3f}, Rank-1 {values['rank1']:.3f}")
@@ -79,9 +84,9 @@ def run(trainer: Trainer, out: Path, validation: Validation | None = None) -> No
 
 
 def save(trainer: Trainer, out: Path) -> None:
-    """Write `last.pt` and `model.pt`."""
-    write_atomically(out / "last.pt", trainer.state())
+    """Write `model.pt`, then `last.pt`."""
     save_network(out / "model.pt", trainer.average, f"{trainer.epoch} epochs at revision {trainer.revision}")
+    write_atomically(out / "last.pt", trainer.state())
 
 
 def _validates(trainer: Trainer) -> bool:
@@ -98,8 +103,9 @@ def train_epoch(trainer: Trainer, show: Callable[..., None] | None = None) -> Ep
         show: called after each batch with `completed` steps and `parts`, the mean loss parts and the speed.
 
     Returns:
-        How it went; nothing of validation.
+        How it went, pictures counted over all processes; nothing of validation.
     """
+    processes = trainer.fabric.world_size
     sums: dict[str, Tensor] = {}
     pictures, started, parts = 0, time.monotonic(), {}
     trainer.start_epoch()
@@ -110,7 +116,9 @@ def train_epoch(trainer: Trainer, show: Callable[..., None] | None = None) -> Ep
         if number % SHOWN_EVERY == 0 or number == trainer.batches_per_epoch:
             parts = {name: value.item() / number for name, value in sums.items()}
         if show:
-            show(completed=trainer.step, parts=_speed(parts, pictures / (time.monotonic() - started)))
+            show(completed=trainer.step, parts=_speed(parts, processes * pictures / (time.monotonic() - started)))
+    own = torch.tensor(pictures, device=trainer.fabric.device)
+    pictures = int(cast("Tensor", trainer.fabric.all_reduce(own, reduce_op="sum")))
     seconds = time.monotonic() - started
     trainer.epoch += 1
     trainer.pictures_seen += pictures
@@ -161,29 +169,112 @@ def load_validation(config: TrainConfig) -> Validation | None:
 
 
 def load_sources(config: TrainConfig) -> TrainingSet:
-    """Read all source folders of a configuration."""
-    sources = [(read_dataset(source.path, source.split), source.repeats) for source in config.sources]
-    return training_set(sources, config.model.height, config.model.width)
+    """Read all source folders of a configuration.
+
+    Raises:
+        ConfigError: pictures or vehicles to train on are also those that validation ranks.
+        DatasetError: a folder or picture that can't be read.
+    """
+    sources = [(source, read_dataset(source.path, source.split)) for source in config.sources]
+    if config.validation is not None:
+        seen = read_dataset(config.validation.path, config.validation.split)
+        for source, samples in sources:
+            refuse_leak(samples, source.path, seen, config.validation.path)
+    rows = [(samples, source.repeats) for source, samples in sources]
+    return training_set(rows, config.model.height, config.model.width)
+
+
+def refuse_leak(trained: Sequence[Sample], source: Path, ranked: Sequence[Sample], validation: Path) -> None:
+    """Check that validation ranks what training has not seen.
+
+    Args:
+        trained: pictures of one source.
+        source: its folder.
+        ranked: pictures of validation.
+        validation: its folder; names of vehicles mean the same in one folder only.
+
+    Raises:
+        ConfigError: a picture, or a vehicle of one folder, is in both.
+    """
+    pictures = {(sample.path.resolve(), sample.part) for sample in trained}
+    for sample in ranked:
+        if (sample.path.resolve(), sample.part) in pictures:
+            raise ConfigError(f"validation: {sample.path} is also trained on, by source {source}")
+    if source.resolve() == validation.resolve():
+        shared = {sample.vehicle for sample in trained} & {sample.vehicle for sample in ranked}
+        if shared:
+            raise ConfigError(
+                f"validation: {len(shared)} vehicles of {validation} are also trained on, such as {min(shared)}"
+            )
 
 
 def build_fabric(config: TrainConfig, devices: int) -> Fabric:
-    """Start the devices: a GPU where there is one, else the CPU; several, and torchrun's, with DDP."""
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
+    """Start the devices: a GPU where there is one, else the CPU; several, and torchrun's, with DDP.
+
+    Raises:
+        ConfigError: more devices than there are.
+    """
+    nodes = 1
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's, on every node alike
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ.get("WORLD_SIZE", devices)) // devices
     # Stages take turns, so that each step leaves other stages' weights without a gradient.
-    strategy = DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto"
-    fabric = Fabric(devices=devices, strategy=strategy, precision=config.precision)
+    strategy = DDPStrategy(find_unused_parameters=True) if devices * nodes > 1 else "auto"
+    try:
+        fabric = Fabric(devices=devices, num_nodes=nodes, strategy=strategy, precision=config.precision)
+    except MisconfigurationException as error:
+        raise ConfigError(f"devices {devices}: {' '.join(str(error).split())}") from error
     fabric.launch()
+    settle(fabric.device)
     return fabric
+
+
+def settle(device: torch.device) -> None:
+    """Let a GPU's convolutions choose the same algorithms in every run.
+
+    That a run repeats exactly is claimed for the CPU alone: other kernels of a GPU still add in any order.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+
+
+def refuse_overwriting(last: Path) -> None:
+    """Check that starting anew would not drop a run that has come somewhere.
+
+    Raises:
+        CheckpointError: `last` holds finished epochs, or can't be read.
+    """
+    epochs = read_checkpoint(last).get("epoch", 0) if last.exists() else 0
+    if epochs:
+        raise CheckpointError(f"{last}: holds {epochs} epochs: --resume goes on with them, --restart drops them")
+
+
+def described(random_start: Mapping[str, int]) -> str:
+    """Words for the parts of a network that initial weights did not cover."""
+    return "kept a random start: " + ", ".join(f"{part} ({count} tensors)" for part, count in random_start.items())
+
+
+def on_data(data: Path, config: TrainConfig) -> dict[str, object]:
+    """Sources and validation in place of a configuration's: one folder, looked at as often as it says."""
+    validation = config.validation or ValidationConfig(path=data)
+    return {
+        "sources": [{"path": data, "split": training_split(data)}],
+        "validation": {"path": data, "every_epochs": validation.every_epochs},
+    }
 
 
 def main(  # noqa: PLR0913 one parameter an option
     config: Annotated[Path, typer.Option(help="YAML file, such as configs/reid/synthetic.yaml.")],
-    out: Annotated[Path, typer.Option(help="Folder for last.pt and model.pt.")] = Path("runs/reid"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for last.pt and model.pt; runs/reid/NAME of the model if empty.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Use this folder alone; look at its split `val`.")] = None,
     epochs: Annotated[int | None, typer.Option(help="In place of the file's.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the file's.", min=0)] = None,
-    initial_weights: Annotated[Path | None, typer.Option(help="ImageNet state dict.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the folder's last.pt.")] = False,
+    initial_weights: Annotated[Path | None, typer.Option(help=INITIAL_WEIGHTS)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last.pt.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Start anew over the folder's last.pt.")] = False,
     devices: Annotated[int, typer.Option(help="GPUs, or processes on a CPU; torchrun sets it too.", min=1)] = 1,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; 1 is fastest where others use the cores too.", min=1)
@@ -192,14 +283,24 @@ def main(  # noqa: PLR0913 one parameter an option
     """Train a network and leave `model.pt`, the weights that `reid.embedder` loads."""
     overrides: dict[str, object] = {"epochs": epochs, "seed": seed, "initial_weights": initial_weights}
     if data:
-        overrides |= {"sources": [{"path": data, "split": training_split(data)}], "validation": {"path": data}}
+        overrides |= on_data(data, load_config(config))
     settings = load_config(config, **overrides)
+    out = out or Path("runs/reid") / settings.model.name
+    if resume and restart:
+        raise ConfigError("--resume goes on with a run and --restart drops it: choose one")
+    if not resume and not restart:
+        refuse_overwriting(out / "last.pt")
+    if settings.initial_weights and not settings.initial_weights.is_file():
+        # Said before minutes of decoding pictures.
+        raise CheckpointError(f"{settings.initial_weights}: no such file (key initial_weights)")
     if threads:
         torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     trainer = Trainer(settings, load_sources(settings), build_fabric(settings, devices))
     if resume:
         trainer.resume(out / "last.pt")
+    elif trainer.random_start and trainer.fabric.is_global_zero:
+        console.print(described(trainer.random_start), soft_wrap=True)
     try:
         run(trainer, out, load_validation(settings))
         if settings.validation and trainer.fabric.is_global_zero:
@@ -207,7 +308,7 @@ def main(  # noqa: PLR0913 one parameter an option
             report_run(out, settings.validation.path, settings.validation.split, page)
             console.print(f"wrote {page}")
     except KeyboardInterrupt:
-        console.print(f"stopped after epoch {trainer.epoch}; {out / 'last.pt'} goes on with --resume")
+        console.print(f"stopped; {out / 'last.pt'} goes on with --resume")
         raise
 
 

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel
+from torchvision import models
 
 from reid import train
 from reid.config import TrainConfig
-from reid.trainer import Trainer
+from reid.modality import Modality
+from reid.trainer import Trainer, build_sampler
 from tests.reid.reid_builders import dataset, weights
 
 STAGES = [{"tiles": 2, "layer": "layer1", "dimension": 8}, {"tiles": 1, "layer": "layer1", "dimension": 8}]
@@ -92,7 +95,8 @@ CHANGES: list[tuple[str, object, dict[str, Any]]] = [
     ("optimiser.clip_norm", 0.0, {"optimiser": {"name": "sgd"}}),
     ("optimiser.ema_decay", 0.0, {}),
 ]
-#: Read by the command, not by a step: `test_reid_training.py` shows what they do.
+#: Where pictures and weights come from, not what is done with them: tried one by one below. How often validation looks,
+#: `test_a_tiny_run_trains_evaluates_and_exports` shows.
 ELSEWHERE = {"sources.path", "sources.split", "sources.repeats", "initial_weights"}
 ELSEWHERE |= {"validation.path", "validation.split", "validation.every_epochs"}
 
@@ -147,6 +151,10 @@ def test_every_key_changes_the_run(
     assert outcome(folder, merged(base, nested(key, value))) != outcomes[name]
 
 
+def test_a_run_repeats(folder: Path) -> None:
+    assert outcome(folder, BASE) == outcome(folder, BASE)
+
+
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted names of all leaves of a configuration."""
     for name, field in model.model_fields.items():
@@ -183,4 +191,74 @@ def test_training_starts_from_earlier_weights_of_ours(tmp_path: Path, folder: Pa
     saved = torch.load(earlier, weights_only=True)["state"]
     state = trainer.network.state_dict()
     assert all(torch.equal(state[name].half(), value) for name, value in saved.items() if value.is_floating_point())
-    assert any(name.startswith("matchers.") for name in state)
+    matcher = sum(name.startswith("matchers.0.") for name in state)
+    assert trainer.random_start == {"branches.0.classifiers": 1, "matchers.0": matcher}
+    words = f"kept a random start: branches.0.classifiers (1 tensors), matchers.0 ({matcher} tensors)"
+    assert train.described(trainer.random_start) == words
+
+
+def from_imagenet(folder: Path, path: Path, variance: float) -> tuple[Trainer, dict[str, torch.Tensor]]:
+    """A trainer that starts from a ResNet whose norms have this variance, and the ResNet."""
+    torch.manual_seed(0)
+    network = models.resnet18(weights=None)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_var is not None
+            module.running_var.fill_(variance)
+            module.bias.data.uniform_(-0.1, 0.1)
+    torch.save(network.state_dict(), path)
+    config = TrainConfig.model_validate({**BASE, "sources": [{"path": folder}], "initial_weights": path})
+    return Trainer(config, train.load_sources(config), train.build_fabric(config, 1)), network.state_dict()
+
+
+def test_training_starts_from_imagenet_as_it_is(tmp_path: Path, folder: Path) -> None:
+    trainer, weights = from_imagenet(folder, tmp_path / "resnet.pth", variance=2.0)
+    trunk = trainer.network.trunk.state_dict()
+    for name in ("conv1.weight", "bn1.bias", "bn1.running_var"):
+        assert all(torch.equal(trunk[f"stems.{modality}.{name}"], weights[name]) for modality in Modality)
+    for name in (
+        "layer1.0.conv1.weight",
+        "layer1.1.bn2.running_mean",
+        "layer1.1.bn2.running_var",
+        "layer1.1.bn2.weight",
+    ):
+        assert torch.equal(trunk[f"shared.{name}"], weights[name])
+
+
+def test_folded_norms_get_statistics_to_train_with(tmp_path: Path, folder: Path) -> None:
+    trainer, weights = from_imagenet(folder, tmp_path / "resnet.pth", variance=1.0)
+    trunk = trainer.network.trunk.state_dict()
+    assert torch.equal(trunk["shared.layer1.0.conv1.weight"], weights["layer1.0.conv1.weight"])
+    assert not torch.equal(trunk["shared.layer1.0.bn1.running_var"], weights["layer1.0.bn1.running_var"])
+
+
+def loaded(folder: Path, **changes: object) -> Trainer:
+    values = {**BASE, "sources": [{"path": folder, **changes}]}
+    config = TrainConfig.model_validate(values)
+    return Trainer(config, train.load_sources(config), train.build_fabric(config, 1))
+
+
+def test_sources_say_which_pictures_are_trained_on(tmp_path: Path, folder: Path) -> None:
+    first, second = loaded(folder), loaded(folder, split="val")
+    assert not np.array_equal(first.data.pictures, second.data.pictures)
+    assert len(loaded(dataset(tmp_path, vehicles=2)).data.repeats) == 2
+
+
+@pytest.mark.parametrize("sampling", ["identities", "pairs"])
+def test_repeats_lengthen_an_epoch(folder: Path, sampling: str) -> None:
+    batches = []
+    for repeats in (1, 3):
+        source = {"path": folder, "repeats": repeats}
+        values = merged(BASE, {"batch": {"sampling": sampling, "pairs": 2}})
+        config = TrainConfig.model_validate({**values, "sources": [source]})
+        batches.append(len(build_sampler(config, train.load_sources(config))))
+    assert batches[1] == 3 * batches[0]
+
+
+def test_validation_says_which_pictures_are_ranked(tmp_path: Path, folder: Path) -> None:
+    other = dataset(tmp_path, vehicles=2)
+    for path, split in ((other, "val"), (other, "train"), (folder, "val")):
+        values = {"sources": [{"path": folder}], "validation": {"path": path, "split": split}}
+        validation = train.load_validation(TrainConfig.model_validate(values))
+        assert validation is not None
+        assert {(sample.path.parent, sample.split) for sample in validation.samples} == {(path, split)}
