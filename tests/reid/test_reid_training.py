@@ -19,6 +19,7 @@ import pytest
 import torch
 import yaml
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from reid import evaluate, export, site_crops, train
@@ -251,6 +252,18 @@ def test_a_loss_that_is_not_finite_is_shown_and_no_error(tmp_path: Path) -> None
     batch = next(trainer.batches())
     images = {modality: torch.full_like(pictures, torch.inf) for modality, pictures in batch.images.items()}
     assert trainer.train_batch(replace(batch, images=images))["loss"].isnan()
+
+
+def test_a_step_whose_gradients_overflow_is_left_out(tmp_path: Path) -> None:
+    config = load_config(tiny(tmp_path))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    half = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[half])
+    trainer = Trainer(config, train.load_sources(config), fabric)
+    before = [parameter.clone() for parameter in trainer.network.parameters()]
+    assert trainer.train_batch(next(trainer.batches()))["loss"].isfinite()
+    assert scaler.get_scale() == 2.0**39
+    assert all(torch.equal(old, new) for old, new in zip(before, trainer.network.parameters(), strict=True))
 
 
 def test_each_process_drops_out_others(tmp_path: Path) -> None:
