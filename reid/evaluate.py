@@ -31,9 +31,7 @@ from reid.evaluation_data import (
 from reid.modality import Modality
 from reid.protocols import Protocol, protocols_for, refuse_unless_allowed
 from reid.rankers import SHORT_LIST, EmbeddingRanker, PointRanker, Ranker, RankerName, Scorer, ShortListRanker
-from reid.retrieval import RANKS, Direction, Record, Result, evaluate, evaluate_ranker
-
-__all__ = ["Protocol", "Result", "evaluate", "evaluate_all", "main", "rankers_of", "tables_of"]
+from reid.retrieval import RANKS, Direction, Record, Result, evaluate_ranker
 
 WITHIN = ("within_class_mAP", "within_class_rank1")
 PLAIN = ("mINP", *(f"rank{n}" for n in RANKS[1:]), *WITHIN)
