@@ -126,7 +126,7 @@ def rank_all(weights: Path, samples: Sequence[Sample]) -> Scores:
     embedding = EmbeddingRanker(described.vectors)
     rankers: list[Ranker] = [embedding]
     if described.tokens is not None:
-        rankers.append(ShortListRanker(PointRanker(embedding, described.tokens, embedder.score)))
+        rankers.append(ShortListRanker(PointRanker(embedding, described.tokens, embedder.score, mix=0.0)))
     chosen = [d for d in directions(samples) if (d.query, d.gallery) in CROSSING or d.query is d.gallery]
     results = [result for ranker in rankers for result in evaluate_ranker(ranker, samples, Protocol.ALL, chosen)]
     return {f"{r.ranker} {r.query}->{r.gallery}": r.scores.average_precisions for r in results}

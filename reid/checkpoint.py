@@ -67,7 +67,7 @@ def model_id(path: Path, name: str) -> str:
 def load_initial(network: Porsche, path: Path) -> dict[str, int] | None:
     """Start a network's training from weights of `save_network`, as far as they fit.
 
-    What the file lacks (classifiers, other stages, a matcher it was trained without) or has in another shape
+    What the file lacks (classifiers, other stages and layers, a matcher it was trained without) or has in another shape
     (a matcher of other points) keeps its random start.
 
     Args:
@@ -86,9 +86,13 @@ def load_initial(network: Porsche, path: Path) -> dict[str, int] | None:
         return None
     wanted, state = network.state_dict(), contents["state"]
     fitting = {k: v for k, v in state.items() if k in wanted and wanted[k].shape == v.shape}
-    missing = [name for name in wanted if name.startswith("trunk.") and name not in fitting]
-    if missing:
-        raise CheckpointError(f"{path}: weights of another backbone: no fitting {missing[0]}")
+    # Layers that inference did not need are not in the file; the first ones tell another backbone.
+    shallow = ("trunk.stems.", "trunk.shared.layer1.")
+    foreign = [
+        k for k in wanted if k not in fitting and ((k in state and k.startswith("trunk.")) or k.startswith(shallow))
+    ]
+    if foreign:
+        raise CheckpointError(f"{path}: weights of another backbone: no fitting {foreign[0]}")
     network.load_state_dict(fitting, strict=False)
     return _parts([name for name in wanted if name not in fitting], list(wanted))
 

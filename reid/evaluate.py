@@ -30,7 +30,7 @@ from reid.evaluation_data import (
 )
 from reid.modality import Modality
 from reid.protocols import Protocol, protocols_for, refuse_unless_allowed
-from reid.rankers import SHORT_LIST, EmbeddingRanker, PointRanker, Ranker, RankerName, Scorer, ShortListRanker
+from reid.rankers import MIX, SHORT_LIST, EmbeddingRanker, PointRanker, Ranker, RankerName, Scorer, ShortListRanker
 from reid.retrieval import RANKS, Direction, Record, Result, evaluate_ranker
 
 WITHIN = ("within_class_mAP", "within_class_rank1")
@@ -43,7 +43,7 @@ def rankers_of(
     score: Scorer,
     names: Sequence[RankerName] = (),
     top: int = SHORT_LIST,
-    mix: float = 0.0,
+    mix: float = MIX,
 ) -> list[Ranker]:
     """Build rankers over described pictures.
 
@@ -156,7 +156,8 @@ def main(  # noqa: PLR0913 one parameter an option
     gallery: Annotated[list[Modality] | None, typer.Option(help="Repeatable: these are asked about only.")] = None,
     query_camera: Annotated[str | None, typer.Option(help="Pictures of this camera ask only.")] = None,
     top: Annotated[int, typer.Option(help="Length of rerank's short list.", min=1)] = SHORT_LIST,
-    mix: Annotated[float, typer.Option(help="POM's score: logit / 10 + MIX * cosine.")] = 0.0,
+    mix: Annotated[float, typer.Option(help="POM's score: logit / 10 + MIX * cosine; 0 is PORSCHE's own.")] = MIX,
+    mirrored: Annotated[bool, typer.Option(help="Average each vector with the mirrored picture's.")] = True,
     tracklets: Annotated[int, typer.Option(help="Average so many crops per vehicle and camera.", min=0)] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write records here.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; OpenVINO's name for a folder.")] = None,
@@ -166,7 +167,7 @@ def main(  # noqa: PLR0913 one parameter an option
 
     Rankers:
     - embedding: by cosine
-    - rerank: its best --top re-ordered by point matching, as the stream does
+    - rerank: its best --top re-ordered by point matching
     - pom: point matching of all pairs; slow, what the other two aim at
 
     Protocols, by what a query's gallery leaves out:
@@ -180,6 +181,7 @@ def main(  # noqa: PLR0913 one parameter an option
     - intervals are of 1000 draws of the query vehicles, seeded
     - in class: the same lists without vehicles of other classes
     - ms/query: to compare and rank
+    - --no-mirrored gives the vectors that a stream makes, which averages several crops instead
     - bytes a picture (bytes_per_query): of the gallery, its vector in float32, its points packed to int8
 
     Example:
@@ -190,7 +192,7 @@ def main(  # noqa: PLR0913 one parameter an option
     if json_file and not json_file.parent.is_dir():
         raise ReidError(f"{json_file}: no folder {json_file.parent}")
     cv2.setNumThreads(1)
-    embedder = Embedder(weights, device=device, threads=threads)
+    embedder = Embedder(weights, device=device, threads=threads, mirrored=mirrored)
     samples = read_both(data, split, distractors)
     protocols = choose_protocols(samples, protocol or (), tracklets=bool(tracklets))
     choose = partial(choose_directions, queries=query or (), galleries=gallery or (), camera=query_camera)

@@ -14,10 +14,12 @@ from pydantic import BaseModel
 from torchvision import models
 
 from reid import train
-from reid.config import TrainConfig
+from reid.checkpoint import load_initial
+from reid.config import ModelConfig, TrainConfig
 from reid.modality import Modality
+from reid.model import Porsche
 from reid.trainer import Trainer, build_sampler
-from tests.reid.reid_builders import dataset, weights
+from tests.reid.reid_builders import SMALL, dataset, weights
 
 STAGES = [{"tiles": 2, "layer": "layer1", "dimension": 8}, {"tiles": 1, "layer": "layer1", "dimension": 8}]
 BASE: dict[str, Any] = {
@@ -262,3 +264,11 @@ def test_validation_says_which_pictures_are_ranked(tmp_path: Path, folder: Path)
         validation = train.load_validation(TrainConfig.model_validate(values))
         assert validation is not None
         assert {(sample.path.parent, sample.split) for sample in validation.samples} == {(path, split)}
+
+
+def test_deeper_layers_that_inference_left_out_keep_a_random_start(tmp_path: Path) -> None:
+    model = {**SMALL, "stages": [*SMALL["stages"], {"layer": "layer2", "dimension": 8}]}  # type: ignore[misc]
+    network = Porsche(ModelConfig.model_validate(model), identities=3)
+    kept = load_initial(network, weights(tmp_path))
+    assert kept is not None
+    assert any("layer2" in part for part in kept)

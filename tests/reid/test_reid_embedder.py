@@ -264,3 +264,22 @@ def test_stretching_fills_the_size_and_keeps_colour() -> None:
     assert ready.shape == (128, 256, 3)
     assert ready.flags.c_contiguous
     assert (ready == (10, 120, 250)).all()
+
+
+def test_mirrored_vectors_do_not_know_left_from_right(exported: Path, checkpoint: Path) -> None:
+    crops = [picture(seed) for seed in range(5)]
+    turned = [np.ascontiguousarray(crop[:, ::-1]) for crop in crops]
+    for path in (exported, checkpoint):
+        plain, both = Embedder(path), Embedder(path, mirrored=True)
+        np.testing.assert_allclose(both.embed(crops, BANDS), both.embed(turned, BANDS), atol=1e-2)
+        assert np.abs(plain.embed(crops, BANDS) - plain.embed(turned, BANDS)).max() > 0.03
+        np.testing.assert_allclose(np.linalg.norm(both.embed(crops, BANDS), axis=1), 1, atol=1e-5)
+
+
+def test_a_mirrored_description_changes_the_vectors_alone(matching: Path) -> None:
+    crops = [picture(seed) for seed in range(5)]
+    plain, both = Embedder(matching), Embedder(matching, mirrored=True)
+    described = both.describe(crops, BANDS)
+    assert described.tokens is not None
+    np.testing.assert_array_equal(described.tokens, plain.describe(crops, BANDS).tokens)
+    np.testing.assert_allclose(described.vectors, both.embed(crops, BANDS), atol=1e-2)
