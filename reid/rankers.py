@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from reid.ranking import descending
 
 SHORT_LIST = 20
-#: Weight of the cosine in a matcher's score: of 0, 1, 2, 4, 8, 16 and 32 the best on validation with the shipped weights,
-#: in mAP over all directions; 0 is PORSCHE's own.
+#: Weight of the cosine in a matcher's score: the best of 0, 1, 2, 4, 8, 16 and 32 on validation with the shipped
+#: weights, in mAP over all directions; 0 is PORSCHE's own.
 MIX = 8.0
 
 #: Scores (Q, N, P, C) queries against (G, N, P, C) gallery tokens: (Q, G) logits. `Embedder.score` is one.

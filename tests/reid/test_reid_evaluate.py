@@ -29,8 +29,10 @@ MATCHER = {"layers": 2, "feed_forward": 8, "head": 8, "rows": 2, "columns": 2, "
 class ColourEmbedder:
     """Describes a crop by its colours; its matcher takes dot products of them."""
 
-    def __init__(self, path: Path, device: str | None = None, threads: int | None = None) -> None:
-        del path, device, threads
+    def __init__(
+        self, path: Path, *, device: str | None = None, threads: int | None = None, mirrored: bool = False
+    ) -> None:
+        del path, device, threads, mirrored
         self.info = EmbedderInfo("colours-0", 3, 8, 8, points=(1, 1, 3))
 
     def embed(self, crops: Sequence[NDArray[np.uint8]], modalities: Sequence[Modality]) -> NDArray[np.float32]:
@@ -96,7 +98,8 @@ def test_weights_with_a_matcher_rank_three_ways(tmp_path: Path, monkeypatch: pyt
     save_network(tmp_path / "tiny.pt", network(matcher=MATCHER), "random")
     found = records(monkeypatch, tmp_path, "--split", "val", "--threads", 1)
     assert {r["ranker"] for r in found} == {"embedding", "rerank"}
-    options = ("--ranker", "rerank", "--ranker", "pom", "--top", 99, "--query", "visible", "--gallery", "thermal")
+    asked = ("--mix", 0, "--query", "visible", "--gallery", "thermal")
+    options = ("--ranker", "rerank", "--ranker", "pom", "--top", 99, *asked)
     rerank, pom = records(monkeypatch, tmp_path, "--split", "val", "--protocol", "all", *options)
     figures = ("mAP", "mINP", "rank1", "rank5", "queries", "mAP_low", "mAP_high")
     assert [rerank[key] for key in figures] == [pom[key] for key in figures]
