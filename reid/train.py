@@ -201,10 +201,11 @@ def refuse_leak(trained: Sequence[Sample], source: Path, ranked: Sequence[Sample
         if (sample.path.resolve(), sample.part) in pictures:
             raise ConfigError(f"validation: {sample.path} is also trained on, by source {source}")
     if source.resolve() == validation.resolve():
-        shared = {sample.vehicle for sample in trained} & {sample.vehicle for sample in ranked}
+        shared = {sample.identity for sample in trained} & {sample.identity for sample in ranked}
         if shared:
+            _, vehicle = min(shared)
             raise ConfigError(
-                f"validation: {len(shared)} vehicles of {validation} are also trained on, such as {min(shared)}"
+                f"validation: {len(shared)} vehicles of {validation} are also trained on, such as {vehicle}"
             )
 
 

@@ -441,6 +441,14 @@ def test_the_configurations_that_ship_are_valid(path: Path) -> None:
     assert load_config(path).epochs > 0
 
 
+def test_fine_tuning_goes_on_from_all_of_the_shipped_model() -> None:
+    """Of another shape, a part of the shipped weights would be dropped for a random start."""
+    shipped = CONFIGS.parents[1] / "weights" / "porsche-small.pt"
+    model = load_config(CONFIGS / "site.yaml").model
+    deployed, _ = load_network(shipped)
+    assert model == deployed.config.model_copy(update={"name": model.name})
+
+
 def test_too_few_vehicles_for_a_batch_are_refused(tmp_path: Path) -> None:
     config = load_config(tiny(tmp_path, batch={"vehicles": 9}))
     with pytest.raises(ConfigError, match=r"identities: 9 a batch"):
