@@ -48,9 +48,8 @@ def average_weights(average: nn.Module, network: nn.Module, decay: float) -> Non
         network: of the same shape.
         decay: part of the average that stays, 0-1.
     """
-    current = network.state_dict()
-    floats = {name: value for name, value in average.state_dict().items() if value.is_floating_point()}
-    torch._foreach_lerp_(list(floats.values()), [current[name] for name in floats], 1 - decay)
-    for name, value in average.state_dict().items():
-        if name not in floats:
-            value.copy_(current[name])
+    current, averaged = network.state_dict(), average.state_dict()
+    floats = [name for name, value in averaged.items() if value.is_floating_point()]
+    torch._foreach_lerp_([averaged[name] for name in floats], [current[name] for name in floats], 1 - decay)
+    for name in averaged.keys() - floats:
+        averaged[name].copy_(current[name])

@@ -29,16 +29,15 @@ from reid.datasets import Sample, TrainingSet, load_pictures, training_set
 from reid.embedder import prepare_crop
 from reid.errors import CheckpointError, ConfigError
 from reid.history import EpochRecord, History
+from reid.image_batches import image_batches
 from reid.layouts import read_dataset, training_split
-from reid.modality import Modality
-from reid.model import Porsche, normalise
+from reid.model import Porsche
 from reid.protocols import Protocol
 from reid.report import report_run
 from reid.retrieval import evaluate
 from reid.torch_files import read_checkpoint, write_atomically
 from reid.trainer import Trainer
 
-VALIDATION_BATCH = 64
 INITIAL_WEIGHTS = "model.pt of an earlier run of ours, or torchvision's ImageNet state dict of the backbone."
 SHOWN_EVERY = 10  # batches: reading a loss makes a GPU wait
 console = Console(stderr=True)
@@ -146,16 +145,14 @@ def validate(network: Porsche, validation: Validation, size: tuple[int, int]) ->
     Returns:
         `mAP` and `rank1`, 0-1, of each direction, such as `visible->thermal`.
     """
+
+    def read(chosen: list[int]) -> NDArray[np.uint8]:
+        return np.stack([prepare_crop(picture, *size) for picture in validation.pictures[chosen]])
+
     modalities = [sample.modality for sample in validation.samples]
     vectors = np.empty((len(modalities), network.config.dimension), dtype=np.float32)
-    device = next(network.parameters()).device
-    for modality in Modality:
-        own = [index for index, other in enumerate(modalities) if other is modality]
-        for start in range(0, len(own), VALIDATION_BATCH):
-            chosen = own[start : start + VALIDATION_BATCH]
-            pixels = np.stack([prepare_crop(picture, *size) for picture in validation.pictures[chosen]])
-            images = normalise(torch.from_numpy(pixels).to(device))
-            vectors[chosen] = network.embed({modality: images}).float().cpu().numpy()
+    for chosen, images in image_batches(modalities, read, next(network.parameters()).device):
+        vectors[chosen] = network.embed(images).float().cpu().numpy()
     results = evaluate(vectors, validation.samples, Protocol.ALL)
     return {f"{r.query}->{r.gallery}": {"mAP": r.scores.mean_ap, "rank1": float(r.scores.cmc[0])} for r in results}
 
