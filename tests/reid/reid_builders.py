@@ -28,13 +28,18 @@ def network(**changes: object) -> Porsche:
     """A small network with random weights and lively batch-norm statistics."""
     torch.manual_seed(0)
     made = Porsche(ModelConfig.model_validate({**SMALL, **changes}))
-    for module in made.modules():
+    liven_norms(made, 0.1)
+    return made.eval()
+
+
+def liven_norms(network: torch.nn.Module, mean: float) -> None:
+    """Give batch norms statistics of their own: variances 0.5 to 2, means up to `mean` from 0."""
+    for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
             assert module.running_mean is not None
             assert module.running_var is not None
-            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_mean.uniform_(-mean, mean)
             module.running_var.uniform_(0.5, 2.0)
-    return made.eval()
 
 
 def weights(folder: Path) -> Path:

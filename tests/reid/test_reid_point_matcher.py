@@ -13,7 +13,7 @@ from reid.modality import Modality
 from reid.model import Porsche
 from reid.objective import pair_blocks
 from reid.point_matcher import DecoderLayer, PointMatcher
-from tests.reid.reid_builders import SMALL
+from tests.reid.reid_builders import SMALL, liven_norms
 
 SETTINGS = MatcherConfig(layers=3, feed_forward=16, head=8)
 
@@ -21,12 +21,7 @@ SETTINGS = MatcherConfig(layers=3, feed_forward=16, head=8)
 def matcher(**changes: object) -> PointMatcher:
     torch.manual_seed(0)
     made = PointMatcher(SETTINGS.model_copy(update=changes), (2, 4), 6).eval()
-    for module in made.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.uniform_(-0.5, 0.5)
-            module.running_var.uniform_(0.5, 2.0)
+    liven_norms(made, 0.5)
     return made
 
 
