@@ -151,10 +151,10 @@ class CameraSession:
         self._book.finish(reason)
         self.flush()
 
-    def answer(self, question: int, vector: NDArray[np.float32] | None) -> None:
+    def answer(self, question: int, vector: NDArray[np.float32] | None, tokens: bytes | None) -> None:
         """The embedder's answer to one of this session's crops."""
         self._row.add(Field.CROPS_DROPPED if vector is None else Field.CROPS_EMBEDDED)
-        self._book.answer(question, vector)
+        self._book.answer(question, vector, tokens)
 
     def flush(self) -> None:
         """Asks for crops, and publishes what is ready; call it when answers have come."""
@@ -174,7 +174,13 @@ class CameraSession:
             self._row.add(Field.CROPS_ASKED)
             crop = prepare_crop(question.image, info.crop_height, info.crop_width)
             tag = CropTag(self, question.id)
-            self._services.client.ask(tag, crop, Modality(question.modality), droppable=self._camera.is_live)
+            self._services.client.ask(
+                tag,
+                crop,
+                Modality(question.modality),
+                droppable=self._camera.is_live,
+                wants_tokens=question.is_best,
+            )
 
     def _store(self, pictures: Sequence[Picture]) -> None:
         for picture in pictures:
@@ -187,6 +193,7 @@ class CameraSession:
     def _publish_sighting(self, sighting: Sighting) -> None:
         if self._publish(sighting, droppable=sighting.kind is SightingKind.UPDATE):
             self._row.add(Field.SIGHTINGS)
+            self._row.add(Field.TOKEN_BYTES, sum(len(found.tokens or b"") for found in sighting.embeddings))
             if self._services.trace is not None:
                 self._services.trace.publish(sighting)
 

@@ -240,7 +240,7 @@ class CameraWorker:
         answers: list[Answer[CropTag]] = self._services.client.take_answers(timeout_s)
         for answer in answers:
             session = answer.tag.session
-            session.answer(answer.tag.question, answer.vector)
+            session.answer(answer.tag.question, answer.vector, answer.tokens)
             sessions[id(session)] = session
         for session in sessions.values():
             session.flush()

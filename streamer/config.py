@@ -159,6 +159,10 @@ class EmbedderConfig(_Section):
 
     weights: str = str(WEIGHTS / "porsche-small_openvino_model")
     device: str | None = None
+    #: Average each vector with that of the mirrored picture, at twice the time.
+    mirrored: bool = False
+    #: Store the points that a point matcher compares beside a tracklet's vectors, where the network has one.
+    tokens: bool = False
     batch_size: PositiveInt = 16
     max_wait_s: PositiveFloat = 0.05
     #: Crops that wait in a camera worker; beyond it the oldest of a live camera is dropped and counted.

@@ -71,6 +71,8 @@ class Field(IntEnum):
     REJECTED = 28
     TRACKLETS_LOST = 33
     VECTORS_UNCOMPARED = 34
+    #: Of sightings that were kept: bytes of their packed points.
+    TOKEN_BYTES = 35
     #: CPU seconds of embedder and matcher while at work.
     WORK_S = 29
 

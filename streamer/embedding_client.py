@@ -43,10 +43,17 @@ _BATCHES_IN_FLIGHT = 3
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[Tag]):
-    """What became of a crop: its tag, and (D,) float32 of unit norm, or None where it was dropped."""
+    """What became of a crop.
+
+    Attributes:
+        tag: As it was asked.
+        vector: (D,) float32 of unit norm, or None where the crop was dropped.
+        tokens: Its packed points, where they were wanted and the embedder makes some.
+    """
 
     tag: Tag
     vector: NDArray[np.float32] | None
+    tokens: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -107,7 +114,15 @@ class EmbeddingClient(Generic[Tag]):
             self._changed.wait_for(lambda: self._info is not None, timeout_s)
             return self._info
 
-    def ask(self, tag: Tag, crop: NDArray[np.uint8], modality: Modality, *, droppable: bool) -> None:
+    def ask(
+        self,
+        tag: Tag,
+        crop: NDArray[np.uint8],
+        modality: Modality,
+        *,
+        droppable: bool,
+        wants_tokens: bool = False,
+    ) -> None:
         """Asks for one crop's vector.
 
         Args:
@@ -115,6 +130,7 @@ class EmbeddingClient(Generic[Tag]):
             crop: (H, W, 3) uint8 RGB of the size that the worker's info names.
             modality: The band of the crop.
             droppable: Whether it may be given up when too many wait.
+            wants_tokens: Whether its points are wanted too; `embedder.tokens` must allow it.
         """
         with self._changed:
             if droppable:
@@ -123,7 +139,8 @@ class EmbeddingClient(Generic[Tag]):
                 self._changed.wait_for(lambda: self._is_closed or len(self._waiting) < self._config.queue_crops)
             if self._is_closed:
                 return
-            message = CropQuestion(self._next_id, crop, modality).encode()
+            wants_tokens = wants_tokens and self._config.tokens
+            message = CropQuestion(self._next_id, crop, modality, wants_tokens).encode()
             self._waiting[self._next_id] = _Waiting(tag, message, droppable, self._monotonic())
             self._next_id += 1
             self._wake()
@@ -141,14 +158,14 @@ class EmbeddingClient(Generic[Tag]):
             oldest = next((number for number, item in self._waiting.items() if item.is_droppable), None)
             if oldest is None:
                 return
-            self._settle(oldest, None)
+            self._settle(CropAnswer(oldest, None))
 
-    def _settle(self, number: int, vector: NDArray[np.float32] | None) -> None:
-        item = self._waiting.pop(number, None)
+    def _settle(self, answer: CropAnswer) -> None:
+        item = self._waiting.pop(answer.id, None)
         if item is None:
             return
         self._in_flight -= item.sent_s is not None
-        self._answers.append(Answer(item.tag, vector))
+        self._answers.append(Answer(item.tag, answer.vector, answer.tokens))
         self._changed.notify_all()
 
     def _wake(self) -> None:
@@ -208,7 +225,7 @@ class EmbeddingClient(Generic[Tag]):
             if ready is connection:
                 answer = CropAnswer.decode(connection.recv_bytes())
                 with self._changed:
-                    self._settle(answer.id, answer.vector)
+                    self._settle(answer)
             else:
                 self._sleep_off()
         if self._patience_s() <= 0:
@@ -236,7 +253,7 @@ class EmbeddingClient(Generic[Tag]):
         with self._changed:
             for number in [number for number, item in self._waiting.items() if item.sent_s is not None]:
                 if self._waiting[number].attempts >= self._config.attempts:
-                    self._settle(number, None)
+                    self._settle(CropAnswer(number, None))
                 else:
                     self._waiting[number].sent_s = None
             self._in_flight = 0
@@ -247,4 +264,4 @@ class EmbeddingClient(Generic[Tag]):
         now_s = self._monotonic()
         with self._changed:
             for number in [n for n, item in self._waiting.items() if now_s - max(item.asked_s, lost_s) > limit_s]:
-                self._settle(number, None)
+                self._settle(CropAnswer(number, None))

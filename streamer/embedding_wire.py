@@ -18,8 +18,9 @@ from reid.modality import Modality
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_QUESTION = struct.Struct("<QBHH")
-_ANSWER = struct.Struct("<QI")
+# Id, modality, whether tokens are wanted, height, width; and id, bytes of the vector, bytes of the tokens.
+_QUESTION = struct.Struct("<QB?HH")
+_ANSWER = struct.Struct("<QII")
 _MODALITIES = tuple(Modality)
 
 
@@ -35,16 +36,19 @@ class CropQuestion:
         id: Chosen by the asker; the answer brings it back.
         crop: (H, W, 3) uint8 RGB of the size in the hello.
         modality: The band of the crop.
+        wants_tokens: Whether the points that a matcher compares should come with the vector.
     """
 
     id: int
     crop: NDArray[np.uint8]
     modality: Modality
+    wants_tokens: bool = False
 
     def encode(self) -> bytes:
         """As bytes."""
         height, width = self.crop.shape[:2]
-        return _QUESTION.pack(self.id, _MODALITIES.index(self.modality), height, width) + self.crop.tobytes()
+        modality = _MODALITIES.index(self.modality)
+        return _QUESTION.pack(self.id, modality, self.wants_tokens, height, width) + self.crop.tobytes()
 
     @classmethod
     def decode(cls, data: bytes) -> CropQuestion:
@@ -55,11 +59,11 @@ class CropQuestion:
         """
         if len(data) < _QUESTION.size:
             raise WireError(f"question: {len(data)} bytes, wanted at least {_QUESTION.size}")
-        number, modality, height, width = _QUESTION.unpack_from(data)
+        number, modality, wants_tokens, height, width = _QUESTION.unpack_from(data)
         if len(data) != _QUESTION.size + height * width * 3 or modality >= len(_MODALITIES):
             raise WireError(f"question: {len(data)} bytes, wanted a crop of {height} x {width} and a known modality")
         crop = np.frombuffer(data, np.uint8, offset=_QUESTION.size).reshape(height, width, 3)
-        return cls(number, crop, _MODALITIES[modality])
+        return cls(number, crop, _MODALITIES[modality], wants_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +73,18 @@ class CropAnswer:
     Attributes:
         id: The question's.
         vector: (D,) float32, unit norm; None when the crop could not be embedded.
+        tokens: What `reid.tokens.pack` wrote; None where they were not wanted, or the network makes none.
     """
 
     id: int
     vector: NDArray[np.float32] | None
+    tokens: bytes | None = None
 
     def encode(self) -> bytes:
         """As bytes."""
         values = b"" if self.vector is None else self.vector.astype("<f4").tobytes()
-        return _ANSWER.pack(self.id, len(values)) + values
+        tokens = self.tokens or b""
+        return _ANSWER.pack(self.id, len(values), len(tokens)) + values + tokens
 
     @classmethod
     def decode(cls, data: bytes) -> CropAnswer:
@@ -88,11 +95,12 @@ class CropAnswer:
         """
         if len(data) < _ANSWER.size:
             raise WireError(f"answer: {len(data)} bytes, wanted at least {_ANSWER.size}")
-        number, size = _ANSWER.unpack_from(data)
-        if len(data) != _ANSWER.size + size or size % 4:
-            raise WireError(f"answer: {len(data)} bytes, wanted {_ANSWER.size + size}")
-        vector = np.frombuffer(data, "<f4", offset=_ANSWER.size).astype(np.float32)
-        return cls(number, vector if size else None)
+        number, size, token_bytes = _ANSWER.unpack_from(data)
+        end = _ANSWER.size + size
+        if len(data) != end + token_bytes or size % 4:
+            raise WireError(f"answer: {len(data)} bytes, wanted {end + token_bytes}, the vector's a multiple of 4")
+        vector = np.frombuffer(data, "<f4", size // 4, _ANSWER.size).astype(np.float32)
+        return cls(number, vector if size else None, data[end:] or None)
 
 
 def encode_hello(info: EmbedderInfo) -> bytes:

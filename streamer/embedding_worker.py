@@ -1,4 +1,4 @@
-"""The embedding worker: crops of all cameras in, batched by size or age, vectors out, in a process of its own.
+"""The embedding worker: crops of all cameras in, batched by size or age, vectors and points out; a process of its own.
 
 It keeps nothing: what it has not answered when it dies, its askers ask again. Its queue holds at most what they have in
 flight (`EmbeddingClient` bounds that), so it needs no bound of its own.
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from reid.embedder import Embedder, EmbedderError
+from reid.embedder import Descriptions, Embedder, EmbedderError
+from reid.tokens import MAX_BYTES, TokensError, pack, packed_size
 from streamer.children import ChildContext, StartError
 from streamer.counters import Field, Order, RowState
 from streamer.embedding_wire import CropAnswer, CropQuestion, WireError, encode_hello
@@ -49,6 +50,10 @@ class CropEmbedder(Protocol):
 
     def embed(self, crops: Sequence[NDArray[np.uint8]], modalities: Sequence[Modality]) -> NDArray[np.float32]:
         """(N, D) float32, unit norm."""
+        ...
+
+    def describe(self, crops: Sequence[NDArray[np.uint8]], modalities: Sequence[Modality]) -> Descriptions:
+        """The same vectors, and (N, L, P, C) float32 tokens where `info.points` is set; dearer than `embed`."""
         ...
 
 
@@ -89,6 +94,7 @@ class EmbeddingServer:
         Path(address).unlink(missing_ok=True)
         self._listener = Listener(address, "AF_UNIX", backlog=_BACKLOG)
         self._embedder, self._batch_size, self._max_wait_s, self._row = embedder, batch_size, max_wait_s, row
+        self._makes_tokens = _makes_tokens(embedder.info)
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._is_closing = False
 
@@ -147,25 +153,55 @@ class EmbeddingServer:
 
     def _serve(self, jobs: list[_Job]) -> None:
         began = time.process_time()
-        vectors = self._embed(jobs)
-        for job, vector in zip(jobs, vectors, strict=True):
-            job.peer.answer(CropAnswer(job.question.id, vector))
+        for job, answer in zip(jobs, self._answers(jobs), strict=True):
+            job.peer.answer(answer)
         self._row.add(Field.HANDLED, len(jobs))
         self._row.add(Field.BATCHES)
         self._row.add(Field.WORK_S, time.process_time() - began)
 
-    def _embed(self, jobs: list[_Job]) -> Sequence[NDArray[np.float32] | None]:
+    def _answers(self, jobs: list[_Job]) -> list[CropAnswer]:
+        questions = [job.question for job in jobs]
         try:
-            return list(
-                self._embedder.embed([job.question.crop for job in jobs], [job.question.modality for job in jobs])
-            )
+            made = self._describe(questions)
         except EmbedderError as error:
             # One crop that can't be embedded must not cost the others of its batch their answers.
             if len(jobs) > 1:
-                return [vector for job in jobs for vector in self._embed([job])]
+                return [answer for job in jobs for answer in self._answers([job])]
             self._row.add(Field.FAILURES)
             _log.warning("crop not embedded", reason=str(error))
-            return [None]
+            return [CropAnswer(questions[0].id, None)]
+        tokens = made.tokens if made.tokens is not None else [None] * len(questions)
+        return [
+            CropAnswer(question.id, vector, _packed(points) if question.wants_tokens else None)
+            for question, vector, points in zip(questions, made.vectors, tokens, strict=True)
+        ]
+
+    def _describe(self, questions: Sequence[CropQuestion]) -> Descriptions:
+        crops, modalities = [question.crop for question in questions], [question.modality for question in questions]
+        # One pass for all: points cost a fifth more, a second pass for those without costs more than that.
+        if self._makes_tokens and any(question.wants_tokens for question in questions):
+            return self._embedder.describe(crops, modalities)
+        return Descriptions(self._embedder.embed(crops, modalities), None)
+
+
+def _makes_tokens(info: EmbedderInfo) -> bool:
+    """Whether the network has points, and few enough for a sighting: one that is too large would be lost whole."""
+    if info.points is None:
+        return False
+    size = packed_size(*info.points)
+    if size > MAX_BYTES:
+        _log.warning("points left out", reason=f"{size} bytes a picture, at most {MAX_BYTES}: see reid.compaction")
+    return size <= MAX_BYTES
+
+
+def _packed(points: NDArray[np.float32] | None) -> bytes | None:
+    if points is None:
+        return None
+    try:
+        return pack(points)
+    except TokensError as error:
+        _log.warning("points not packed", reason=str(error))
+        return None
 
 
 def run_embedding_worker(context: ChildContext, setup: EmbeddingSetup) -> None:
@@ -176,7 +212,13 @@ def run_embedding_worker(context: ChildContext, setup: EmbeddingSetup) -> None:
     """
     config = setup.config
     try:
-        embedder = Embedder(config.weights, device=config.device, max_batch=config.batch_size, threads=setup.threads)
+        embedder = Embedder(
+            config.weights,
+            device=config.device,
+            max_batch=config.batch_size,
+            threads=setup.threads,
+            mirrored=config.mirrored,
+        )
     except EmbedderError as error:
         raise StartError(f"embedder.weights: {error}") from error
     server = EmbeddingServer(

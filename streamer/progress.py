@@ -166,7 +166,8 @@ def totals_line(board: Board) -> str:
     asked, embedded, lost = (
         sum(getattr(item, name) for item in accounts) for name in ("crops_asked", "crops_embedded", "crops_dropped")
     )
+    tokens = sum(board.camera(name).count(Field.TOKEN_BYTES) for name in board.cameras)
     return (
         f"frames: {decoded} decoded = {detected} detected + {gated} gated + {dropped} dropped; "
-        f"crops: {asked} asked = {embedded} embedded + {lost} dropped"
+        f"crops: {asked} asked = {embedded} embedded + {lost} dropped" + (f"; points: {tokens} bytes" if tokens else "")
     )

@@ -69,11 +69,19 @@ class BookRules:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A crop for the embedder; `TrackletBook.answer` wants its id back."""
+    """A crop for the embedder; `TrackletBook.answer` wants its id back.
+
+    Attributes:
+        id: The book's.
+        image: (h, w, 3) uint8 RGB.
+        modality: The band of the crop.
+        is_best: Whether it is its tracklet's best so far in that band, and so may be the one whose points are told.
+    """
 
     id: int
     image: NDArray[np.uint8]
     modality: str
+    is_best: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +152,9 @@ class TrackletBook:
         for number in list(self._open):
             self._end(number, reason)
 
-    def answer(self, question_id: int, vector: NDArray[np.float32] | None) -> None:
+    def answer(self, question_id: int, vector: NDArray[np.float32] | None, tokens: bytes | None = None) -> None:
         """The embedder's answer: a (D,) unit vector, or None for a crop that was dropped. Unknown ids are an error."""
-        self._asked.pop(question_id).answer(vector)
+        self._asked.pop(question_id).answer(vector, tokens)
 
     def take_questions(self) -> list[Question]:
         """Crops to be embedded, in order; each is given once."""
@@ -236,9 +244,10 @@ class TrackletBook:
     def _ask(self, tracklet: Tracklet, choice: Choice) -> AskedCrop:
         crop = choice.crop
         asked = AskedCrop.of(crop, encode_crop(crop.image, self._rules.crops.jpeg_quality))
+        is_best = not tracklet.has_better_than(crop)
         tracklet.crops.append(asked)
         self._asked[self._next_question] = asked
-        self._questions.append(Question(self._next_question, crop.image, crop.modality))
+        self._questions.append(Question(self._next_question, crop.image, crop.modality, is_best))
         self._next_question += 1
         if choice.is_better:
             path = f"context/{self.key.camera}/{self.key.session}/{tracklet.number}.jpg"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,19 +77,20 @@ class AskedCrop:
     jpeg: bytes
     is_answered: bool = False
     vector: NDArray[np.float32] | None = None
+    tokens: bytes | None = None
 
     @classmethod
     def of(cls, crop: VehicleCrop, jpeg: bytes) -> AskedCrop:
         """A crop that is being asked for."""
         return cls(crop.modality, crop.quality, crop.captured_at, crop.box, jpeg)
 
-    def answer(self, vector: NDArray[np.float32] | None) -> None:
-        """Takes the answer; None says that the crop was dropped."""
-        self.is_answered, self.vector = True, vector
+    def answer(self, vector: NDArray[np.float32] | None, tokens: bytes | None) -> None:
+        """Takes the answer; no vector says that the crop was dropped."""
+        self.is_answered, self.vector, self.tokens = True, vector, tokens
 
     def embedding(self, vector: NDArray[np.float32]) -> CropEmbedding:
         """What a sighting says of this crop."""
-        return CropEmbedding(self.modality, vector, self.quality, self.captured_at, self.box, self.jpeg)
+        return CropEmbedding(self.modality, vector, self.quality, self.captured_at, self.box, self.jpeg, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,9 @@ class Draft:
         embeddings = tuple(combine(self.crops))
         if not embeddings:
             return self.sighting
+        if self.sighting.kind is SightingKind.UPDATE:
+            # Decisions wait for the end, which says it again; only a vehicle's first identity is given before.
+            embeddings = tuple(replace(embedding, tokens=None) for embedding in embeddings)
         known = {name: getattr(self.sighting, name) for name in self.sighting.__dataclass_fields__}
         return Sighting(**known | {"embeddings": embeddings, "model_id": self.model_id})
 
@@ -117,6 +121,7 @@ class Draft:
 def combine(crops: Sequence[AskedCrop]) -> list[CropEmbedding]:
     """One embedding per modality: the best crop's, its vector the quality-weighted mean of all of that modality.
 
+    Points stay the best crop's: those of two pictures have no mean, since none is at the same place of the vehicle.
     Several views of one vehicle say more than the best alone. Summed in the order in which the crops were chosen, never
     in that of the answers, so that a replay gives the same bits.
 
@@ -179,6 +184,10 @@ class Tracklet:
             self._anchor, self._still_since_s = (x1, y1, x2, y2), moment.time_s
         if not self._is_redundant(moment.time_s):
             self._points.append((moment.frame, moment.time_s, vehicle.box))
+
+    def has_better_than(self, crop: VehicleCrop) -> bool:
+        """Whether a crop that was asked for shows it as well or better, in the same band."""
+        return any(asked.modality is crop.modality and asked.quality >= crop.quality for asked in self.crops)
 
     @property
     def is_confirmed(self) -> bool:

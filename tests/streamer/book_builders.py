@@ -44,6 +44,11 @@ def vector_of(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(values / np.linalg.norm(values), np.float32)
 
 
+def tokens_of(image: NDArray[np.uint8]) -> bytes:
+    """What the fake embedder makes of a crop's points."""
+    return image[:, 0].tobytes()
+
+
 @dataclass
 class Drive:
     """One vehicle: visible in some frames, its box a function of the frame."""
@@ -119,7 +124,8 @@ def _answer(run: Run, due: list[tuple[int, Question]], now: int, *, drops: bool)
     # The last asked is answered first, as after a reconnect.
     for when, question in reversed(due):
         if when <= now:
-            run.book.answer(question.id, None if drops else vector_of(question.image))
+            tokens = tokens_of(question.image) if question.is_best else None
+            run.book.answer(question.id, *((None, None) if drops else (vector_of(question.image), tokens)))
     run.sightings += run.book.take_sightings()
     if run.book.watermark is not None:
         run.watermarks.append(run.book.watermark)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.embedder import EmbedderError, EmbedderInfo
+from reid.embedder import Descriptions, EmbedderError, EmbedderInfo
 from reid.modality import Modality
 from streamer.counters import Board, Order
 from streamer.embedding_worker import EmbeddingServer
 
-INFO = EmbedderInfo("fake-1", 4, 8, 16)
+INFO = EmbedderInfo("fake-1", 4, 8, 16, points=(2, 3, 4))
 #: A crop of this colour can't be embedded.
 POISON = 13
 
@@ -27,12 +27,24 @@ def vector_for(colour: int, modality: Modality) -> NDArray[np.float32]:
     return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
-class FakeEmbedder:
-    """Makes vectors of colours. `gate` holds it up until it is set; `batches` says how many crops came together."""
+def points_for(colour: int) -> NDArray[np.float32]:
+    """(L, P, C), whole numbers up to 127: int8 keeps them as they are."""
+    points = np.arange(24, dtype=np.float32).reshape(2, 3, 4) + colour % 100
+    points[:, 0, 0] = 127
+    return points
 
-    def __init__(self) -> None:
-        self.info = INFO
+
+class FakeEmbedder:
+    """Makes vectors and points of colours.
+
+    `gate` holds it up until it is set; `batches` says how many crops came together, `described` how many of the
+    batches were made with points.
+    """
+
+    def __init__(self, info: EmbedderInfo = INFO) -> None:
+        self.info = info
         self.batches: list[int] = []
+        self.described = 0
         self.gate = threading.Event()
         self.gate.set()
         self.is_busy = threading.Event()
@@ -44,6 +56,11 @@ class FakeEmbedder:
             raise EmbedderError("a crop that nobody can embed")
         self.batches.append(len(crops))
         return np.stack([vector_for(int(c[0, 0, 0]), m) for c, m in zip(crops, modalities, strict=True)])
+
+    def describe(self, crops: Sequence[NDArray[np.uint8]], modalities: Sequence[Modality]) -> Descriptions:
+        vectors = self.embed(crops, modalities)
+        self.described += 1
+        return Descriptions(vectors, np.stack([points_for(int(crop[0, 0, 0])) for crop in crops]))
 
 
 def serve(address: str, board: Board) -> None:

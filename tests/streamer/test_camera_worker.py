@@ -10,7 +10,7 @@ from streamer.health import Accounts
 from streamer.lanes import keep_alive_frames
 from streamer.sightings import CameraState, EndReason, SightingKind
 from tests.streamer.book_builders import at
-from tests.streamer.worker_builders import FakeStream, Rig, end, frame
+from tests.streamer.worker_builders import TOKENS, FakeStream, Rig, end, frame
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -30,6 +30,15 @@ def test_a_file_is_followed_to_its_end_and_every_frame_accounted_for(tmp_path: P
     assert rig.board.camera("cam1").state is RowState.FINISHED
     assert rig.client.droppable == {False}
     assert list(tmp_path.rglob("*.jpg")) == [tmp_path / "context/cam1/session/1.jpg"]
+
+
+def test_points_travel_with_first_and_end_and_are_counted(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {"cam1": FakeStream([*(frame(index) for index in range(30)), end()])})
+    rig.run()
+
+    told = [embedding.tokens for sighting in rig.bus.sightings for embedding in sighting.embeddings]
+    assert told == [TOKENS, TOKENS]
+    assert rig.board.camera("cam1")[Field.TOKEN_BYTES] == 2 * len(TOKENS)
 
 
 def test_the_last_message_of_a_file_says_that_it_is_finished(tmp_path: Path) -> None:

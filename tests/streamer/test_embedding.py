@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
@@ -10,22 +11,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from reid.embedder import Descriptions, EmbedderInfo
 from reid.modality import Modality
+from reid.tokens import unpack
 from streamer.config import EmbedderConfig
 from streamer.counters import Board, Field, Order
 from streamer.embedding_client import Answer, EmbeddingClient
 from streamer.embedding_wire import CropAnswer, CropQuestion, WireError, decode_hello, encode_hello
 from streamer.embedding_worker import EmbeddingServer
-from tests.streamer.fake_embedder import INFO, POISON, FakeEmbedder, crop_of, serve, vector_for
+from tests.streamer.fake_embedder import INFO, POISON, FakeEmbedder, crop_of, points_for, serve, vector_for
 
-CONFIG = EmbedderConfig(batch_size=4, max_wait_s=0.02, queue_crops=1000, reply_timeout_s=20.0, attempts=3)
+CONFIG = EmbedderConfig(batch_size=4, max_wait_s=0.02, queue_crops=1000, reply_timeout_s=20.0, attempts=3, tokens=True)
 
 
 class Served:
     """A server in a thread, with the embedder that it uses."""
 
-    def __init__(self, address: Path, config: EmbedderConfig = CONFIG) -> None:
-        self.embedder = FakeEmbedder()
+    def __init__(self, address: Path, config: EmbedderConfig = CONFIG, info: EmbedderInfo = INFO) -> None:
+        self.embedder = FakeEmbedder(info)
         self.board = Board([], ["embedder"])
         self.row = self.board.stage("embedder")
         self._stopping = threading.Event()
@@ -89,13 +92,15 @@ def assert_same(found: NDArray[np.float32] | None, wanted: NDArray[np.float32]) 
 
 
 def test_messages_survive_the_wire() -> None:
-    question = CropQuestion(2**60, crop_of(7), Modality.THERMAL)
+    question = CropQuestion(2**60, crop_of(7), Modality.THERMAL, wants_tokens=True)
     decoded = CropQuestion.decode(question.encode())
-    assert (decoded.id, decoded.modality) == (question.id, question.modality)
+    assert (decoded.id, decoded.modality, decoded.wants_tokens) == (question.id, question.modality, True)
     np.testing.assert_array_equal(decoded.crop, question.crop)
 
-    answer = CropAnswer.decode(CropAnswer(5, vector_for(1, Modality.VISIBLE)).encode())
-    np.testing.assert_array_equal(answer.vector, vector_for(1, Modality.VISIBLE))
+    for tokens in (None, b"odd"):
+        answer = CropAnswer.decode(CropAnswer(5, vector_for(1, Modality.VISIBLE), tokens).encode())
+        np.testing.assert_array_equal(answer.vector, vector_for(1, Modality.VISIBLE))
+        assert answer.tokens == tokens
     assert CropAnswer.decode(CropAnswer(6, None).encode()).vector is None
     assert decode_hello(encode_hello(INFO)) == INFO
 
@@ -120,6 +125,59 @@ def test_each_crop_gets_its_own_answer(served: Served, make_client: ClientMaker)
         for tag, answer in collect(client, 40).items():
             assert_same(answer.vector, vector_for(tag + base, modality))
     assert served.row.count(Field.HANDLED) == 80
+
+
+def test_points_come_with_the_crops_that_want_them_and_change_no_vector(
+    served: Served, make_client: ClientMaker
+) -> None:
+    client = make_client()
+    for tag in range(12):
+        client.ask(tag, crop_of(tag + 20), Modality.VISIBLE, droppable=False, wants_tokens=tag % 3 == 0)
+
+    for tag, answer in collect(client, 12).items():
+        assert_same(answer.vector, vector_for(tag + 20, Modality.VISIBLE))
+        if tag % 3:
+            assert answer.tokens is None
+        else:
+            assert answer.tokens is not None
+            np.testing.assert_allclose(unpack(answer.tokens), points_for(tag + 20), atol=0.1)
+    assert served.embedder.described > 0
+
+
+def test_points_are_not_made_where_the_site_wants_none(served: Served, make_client: ClientMaker) -> None:
+    client = make_client(tokens=False)
+    client.ask(0, crop_of(20), Modality.VISIBLE, droppable=False, wants_tokens=True)
+
+    assert collect(client, 1)[0].tokens is None
+    assert served.embedder.described == 0
+
+
+@pytest.mark.parametrize("points", [None, (3, 128, 64)], ids=["no matcher", "too many for a sighting"])
+def test_a_network_without_points_that_travel_answers_with_its_vector(
+    address: Path, make_client: ClientMaker, points: tuple[int, int, int] | None
+) -> None:
+    server = Served(address, info=replace(INFO, points=points))
+    client = make_client()
+    client.ask(0, crop_of(20), Modality.VISIBLE, droppable=False, wants_tokens=True)
+    answer = collect(client, 1)[0]
+    server.stop()
+
+    assert_same(answer.vector, vector_for(20, Modality.VISIBLE))
+    assert answer.tokens is None
+    assert server.embedder.described == 0
+
+
+def test_a_crop_of_points_that_are_no_numbers_keeps_its_vector(
+    served: Served, make_client: ClientMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Descriptions(vector_for(20, Modality.VISIBLE)[np.newaxis], np.full((1, 2, 3, 4), np.nan, np.float32))
+    monkeypatch.setattr(served.embedder, "describe", lambda *_: broken)
+    client = make_client()
+    client.ask(0, crop_of(20), Modality.VISIBLE, droppable=False, wants_tokens=True)
+    answer = collect(client, 1)[0]
+
+    assert_same(answer.vector, vector_for(20, Modality.VISIBLE))
+    assert answer.tokens is None
 
 
 def test_crops_of_several_askers_share_a_batch_of_bounded_size(served: Served, make_client: ClientMaker) -> None:

@@ -58,6 +58,15 @@ def test_the_totals_account_for_every_frame(board: Board) -> None:
     assert totals_line(board).startswith("frames: 1234 decoded = 1000 detected + 200 gated + 34 dropped;")
 
 
+def test_the_totals_tell_of_points_only_where_there_are_some(board: Board) -> None:
+    assert "points" not in totals_line(board)
+
+    board.camera("cam1").add(Field.TOKEN_BYTES, 2000)
+    board.camera("cam2").add(Field.TOKEN_BYTES, 322)
+
+    assert totals_line(board).endswith("; points: 2322 bytes")
+
+
 def test_what_was_lost_is_told_and_nothing_is_told_of_what_was_not(board: Board) -> None:
     assert losses_line(board) == ""
 

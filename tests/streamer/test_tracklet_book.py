@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from streamer.config import CropsConfig
+from streamer.crops import encode_crop
 from streamer.sighting_codec import decode, encode
 from streamer.sightings import EndReason, Sighting, SightingKind
 from streamer.tracklet_book import FIRST_WITHOUT_CROP_S, Question
 from streamer.tracklets import FIRST_PERIOD_S, LONGEST_PERIOD_S
-from tests.streamer.book_builders import FPS, Drive, Run, approaching, at, drive, rules, standing
+from tests.streamer.book_builders import FPS, Drive, Run, approaching, at, drive, rules, standing, tokens_of
 
 TWO_VEHICLES = [
     Drive(1, approaching(), range(40)),
@@ -21,7 +22,12 @@ TWO_VEHICLES = [
 def said(run: Run) -> list[tuple[str, str, bytes, list[bytes]]]:
     """What the run told, without the order in which tracklets took turns."""
     return sorted(
-        (s.sighting_id, s.kind.value, s.path.boxes.tobytes(), [e.vector.tobytes() for e in s.embeddings])
+        (
+            s.sighting_id,
+            s.kind.value,
+            s.path.boxes.tobytes(),
+            [e.vector.tobytes() + (e.tokens or b"") for e in s.embeddings],
+        )
         for s in run.sightings
     )
 
@@ -137,6 +143,30 @@ def test_the_end_carries_the_weighted_mean_and_the_best_picture() -> None:
     assert last.crop_jpeg
     assert float(np.linalg.norm(last.vector)) == pytest.approx(1, abs=1e-5)
     assert all(float(piece.vector @ last.vector) < 1 - 1e-6 for piece in pieces)
+
+
+def test_points_are_the_best_picture_s_and_updates_carry_none() -> None:
+    run = drive([Drive(1, approaching(), range(60))], 80)
+    told = run.of(1)
+    updates = [embedding for s in told if s.kind is SightingKind.UPDATE for embedding in s.embeddings]
+    (first,), (last,) = told[0].embeddings, told[-1].embeddings
+
+    best = [question for question in run.questions if question.is_best]
+    assert first.tokens == tokens_of(run.questions[0].image)
+    assert last.tokens == tokens_of(best[-1].image)
+    assert encode_crop(best[-1].image, CropsConfig().jpeg_quality) == last.crop_jpeg
+    assert updates
+    assert all(update.tokens is None for update in updates)
+
+
+def test_a_worse_picture_needs_no_points() -> None:
+    leaving = approaching()
+    run = drive([Drive(1, lambda frame: leaving(60 - frame), range(60))], 80)
+
+    assert [question.is_best for question in run.questions].count(True) < len(run.questions)
+    (last,) = run.of(1)[-1].embeddings
+    best = [question for question in run.questions if question.is_best][-1]
+    assert last.tokens == tokens_of(best.image)
 
 
 def test_crops_keep_their_distance() -> None:

@@ -29,6 +29,7 @@ from tests.streamer.book_builders import START, texture
 from tests.streamer.fake_embedder import INFO
 
 STAGE = "cameras-0"
+TOKENS = b"points"
 
 
 @dataclass
@@ -109,12 +110,15 @@ class InstantClient:
         self._drops = drops
         self.droppable: set[bool] = set()
 
-    def ask(self, tag: CropTag, crop: NDArray[np.uint8], modality: Modality, *, droppable: bool) -> None:
+    def ask(
+        self, tag: CropTag, crop: NDArray[np.uint8], modality: Modality, *, droppable: bool, wants_tokens: bool
+    ) -> None:
         assert crop.shape == (INFO.crop_height, INFO.crop_width, 3)
         assert isinstance(modality, Modality)
         self.droppable.add(droppable)
         vector = np.array([1, 0, 0, 0], np.float32)
-        self._answers.append(Answer(tag, None if self._drops else vector))
+        tokens = TOKENS if wants_tokens and not self._drops else None
+        self._answers.append(Answer(tag, None if self._drops else vector, tokens))
 
     def take_answers(self, _timeout_s: float = 0.0) -> list[Answer[CropTag]]:
         answers, self._answers = self._answers, []
