@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TextIO
 
-    from storage.trajectories import BoxRow, CropRow
+    from storage.answers import BoxRow, CropRow
 
 BOX_COLUMNS = ("camera", "t", "captured_at", "frame", "vehicle", "x1", "y1", "x2", "y2")
 SAMPLE_COLUMNS = ("path", "vehicle", "camera", "modality", "class", "time")

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, literal_column, or_, select
 
 from storage.blobs import decode_vector
-from storage.models import AssignmentRow, CameraWatermarkRow, EmbeddingRow, TrackletRow
-from storage.records import AssignmentRecord, CameraWatermark, EmbeddingRecord, TrackletRecord
+from storage.models import (
+    AssignmentRow,
+    CameraWatermarkRow,
+    CorrectionRow,
+    EmbeddingRow,
+    LearnedRow,
+    SightingRow,
+    TrackletRow,
+)
+from storage.paths import PathPoints, merged
+from storage.records import MATCHER, AssignmentRecord, CameraWatermark, EmbeddingRecord, TrackletRecord
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Select
+    from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
 
 
@@ -27,13 +37,31 @@ class StoredTracklet:
         last_sequence: Of that sighting; -1 when it was closed before any came.
         embeddings: The newest of each modality, in the order of the modalities' names: a tracklet's end sums up
             all of its crops.
-        assignment: The current decision; None while there is none.
+        assignment: The current decision; None while there is none. A person's, by its `decided_by`, is pinned.
     """
 
     tracklet: TrackletRecord
     last_sequence: int
     embeddings: tuple[EmbeddingRecord, ...]
     assignment: AssignmentRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorDecision:
+    """What a person has decided on a tracklet.
+
+    Attributes:
+        assignment_id: Its number; later decisions have higher ones.
+        tracklet_id: The tracklet.
+        vehicle_id: The vehicle it belongs to by now.
+        is_pinned: Whether the matcher must leave it there. False after an undo that gave the tracklet back to the
+            matcher: it belongs to that vehicle now, and may be moved again.
+    """
+
+    assignment_id: int
+    tracklet_id: str
+    vehicle_id: str
+    is_pinned: bool = True
 
 
 def load_tracklets(session: Session, region: str, *, seen_since: datetime | None = None) -> list[StoredTracklet]:
@@ -46,10 +74,7 @@ def load_tracklets(session: Session, region: str, *, seen_since: datetime | None
         region: Whose tracklets.
         seen_since: Leaves out those last seen before this whose vehicle has been decided; None takes all.
     """
-    chosen = select(TrackletRow.tracklet_id).where(TrackletRow.region == region)
-    if seen_since is not None:
-        final = (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & ~AssignmentRow.is_provisional
-        chosen = chosen.where((TrackletRow.ended_at >= seen_since) | ~exists().where(final))
+    chosen = _chosen(region, seen_since)
     embeddings = _newest_embeddings(session, chosen)
     rows = session.execute(
         select(TrackletRow, AssignmentRow)
@@ -66,6 +91,71 @@ def load_tracklets(session: Session, region: str, *, seen_since: datetime | None
         )
         for tracklet, assignment in rows
     ]
+
+
+def load_paths(session: Session, region: str, *, seen_since: datetime | None = None) -> dict[str, PathPoints]:
+    """Where those tracklets were that `load_tracklets` gives, by id; none of those that no path has come of.
+
+    One SQL statement, however many there are.
+
+    Args:
+        session: To read from.
+        region: Whose tracklets.
+        seen_since: As for `load_tracklets`.
+    """
+    rows = session.execute(
+        select(SightingRow.tracklet_id, SightingRow.path)
+        .where(SightingRow.tracklet_id.in_(_chosen(region, seen_since)), SightingRow.path.is_not(None))
+        .order_by(SightingRow.tracklet_id, SightingRow.sequence)
+    )
+    return {
+        tracklet_id: merged(row.path for row in group)
+        for tracklet_id, group in groupby(rows, key=lambda row: row.tracklet_id)
+    }
+
+
+def load_learned(session: Session, region: str) -> dict[str, bytes]:
+    """What the region's matcher has learned, by name, in its own form."""
+    rows = session.execute(select(LearnedRow.name, LearnedRow.value).where(LearnedRow.region == region))
+    return {name: value for name, value in rows}  # noqa: C416 - a row is no pair to mypy
+
+
+def load_operator_decisions(session: Session, region: str, *, after: int) -> list[OperatorDecision]:
+    """What people have decided in the region, in the order they did, as far as it still stands.
+
+    One SQL statement; its cost grows with these decisions, not with the matcher's. None is missed by a reader who asks
+    with the highest number it has seen, of these or of any decision (see `Writer.correct`).
+
+    Args:
+        session: To read from.
+        region: Whose tracklets.
+        after: Leaves out the decisions up to this number.
+    """
+    # With the name spelled out, or the databases don't see that ix_assignments_corrected has all there is to find.
+    matcher: ColumnElement[str] = literal_column(f"'{MATCHER}'")
+    corrected = or_(AssignmentRow.correction_id.is_not(None), AssignmentRow.decided_by != matcher)
+    # No bare column, or SQLite would begin with the region's tracklets, all of them.
+    in_region = func.coalesce(TrackletRow.region, "") == region
+    by_a_person = or_(AssignmentRow.decided_by != MATCHER, CorrectionRow.made_by != MATCHER)
+    rows = session.execute(
+        select(
+            AssignmentRow.assignment_id, AssignmentRow.tracklet_id, AssignmentRow.vehicle_id, AssignmentRow.decided_by
+        )
+        .join(TrackletRow, TrackletRow.tracklet_id == AssignmentRow.tracklet_id)
+        .outerjoin(CorrectionRow, CorrectionRow.correction_id == AssignmentRow.correction_id)
+        .where(AssignmentRow.is_current, corrected, AssignmentRow.assignment_id > after)
+        .where(in_region, by_a_person)
+        .order_by(AssignmentRow.assignment_id)
+    )
+    return [
+        OperatorDecision(assignment_id, tracklet_id, vehicle_id, is_pinned=decided_by != MATCHER)
+        for assignment_id, tracklet_id, vehicle_id, decided_by in rows
+    ]
+
+
+def newest_decision(session: Session) -> int:
+    """The highest number of a decision, of any region; 0 before the first."""
+    return session.execute(select(func.max(AssignmentRow.assignment_id))).scalar_one() or 0
 
 
 def load_regions(session: Session) -> list[str]:
@@ -85,6 +175,14 @@ def session_is_finished(session: Session, camera: str, session_id: str) -> bool:
         CameraWatermarkRow.camera == camera, CameraWatermarkRow.session == session_id
     )
     return bool(session.execute(found).scalar_one_or_none())
+
+
+def _chosen(region: str, seen_since: datetime | None) -> Select[str]:
+    chosen = select(TrackletRow.tracklet_id).where(TrackletRow.region == region)
+    if seen_since is None:
+        return chosen
+    final = (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & ~AssignmentRow.is_provisional
+    return chosen.where((TrackletRow.ended_at >= seen_since) | ~exists().where(final))
 
 
 def _newest_embeddings(session: Session, chosen: Select[str]) -> dict[str, list[EmbeddingRecord]]:
@@ -151,4 +249,5 @@ def _assignment(row: AssignmentRow) -> AssignmentRecord:
         model_id=row.model_id,
         decided_at=row.decided_at,
         evidence=row.evidence,
+        decided_by=row.decided_by,
     )

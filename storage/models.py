@@ -26,6 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from storage.records import MATCHER
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
@@ -39,6 +41,9 @@ NAMING_CONVENTION = {
 
 # SQLite numbers rows by itself only where the key's type is spelled INTEGER.
 _RowNumber = BigInteger().with_variant(Integer, "sqlite")
+
+# Of a decision: somebody has changed it together with others, or it is a person's.
+_IS_CORRECTED = "(correction_id IS NOT NULL OR decided_by <> 'matcher')"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -213,6 +218,22 @@ class VehicleRow(Base):
     last_seen: Mapped[datetime | None] = mapped_column(comment="NULL: no tracklet is its own any more")
 
 
+class CorrectionRow(Base):
+    """Decisions that were changed together afterwards, by the matcher's second look or by a person."""
+
+    __tablename__ = "corrections"
+    __table_args__ = (UniqueConstraint("undoes"),)
+
+    correction_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), comment="merge, split, move or undo")
+    made_by: Mapped[str] = mapped_column(String(64), comment="matcher, or a person's name")
+    made_at: Mapped[datetime] = mapped_column(comment="event time for the matcher, the clock for a person")
+    note: Mapped[str] = mapped_column(Text)
+    undoes: Mapped[int | None] = mapped_column(
+        ForeignKey("corrections.correction_id"), comment="NULL: it undoes no other"
+    )
+
+
 class AssignmentRow(Base):
     """One decision. Rows are added, never changed or removed; `is_current` alone moves on to the newest."""
 
@@ -236,6 +257,20 @@ class AssignmentRow(Base):
         ),
         # The history of a tracklet.
         Index(None, "tracklet_id", "assignment_id"),
+        # What a correction changed.
+        Index(
+            None,
+            "correction_id",
+            sqlite_where=text("correction_id IS NOT NULL"),
+            postgresql_where=text("correction_id IS NOT NULL"),
+        ),
+        # What people have decided of late: asked for by every running matcher every few seconds.
+        Index(
+            "ix_assignments_corrected",
+            "assignment_id",
+            sqlite_where=text(f"is_current = 1 AND {_IS_CORRECTED}"),
+            postgresql_where=text(f"is_current AND {_IS_CORRECTED}"),
+        ),
     )
 
     assignment_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
@@ -254,6 +289,23 @@ class AssignmentRow(Base):
         ForeignKey("assignments.assignment_id"), comment="NULL: the tracklet's first"
     )
     is_current: Mapped[bool]
+    decided_by: Mapped[str] = mapped_column(
+        String(64), server_default=MATCHER, comment="matcher, or the person whose word it is"
+    )
+    correction_id: Mapped[int | None] = mapped_column(
+        ForeignKey("corrections.correction_id"), comment="NULL: an ordinary decision"
+    )
+
+
+class LearnedRow(Base):
+    """What the matcher of a region has learned, such as travel times."""
+
+    __tablename__ = "learned"
+
+    region: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[bytes]
+    updated_at: Mapped[datetime] = mapped_column(comment="event time")
 
 
 class ConsumerOffsetRow(Base):

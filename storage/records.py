@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 
+#: Who decides, unless a person does.
+MATCHER = "matcher"
+
 
 @dataclass(frozen=True, slots=True)
 class CameraRecord:
@@ -167,8 +170,9 @@ class AssignmentRecord:
         modality_pair: The two bands compared, such as `visible-thermal`; None for a new vehicle.
         transit_s: Seconds from the vehicle's previous camera to this one; None for a new vehicle.
         model_id: The embedder whose vectors were compared.
-        decided_at: Event time of the decision.
+        decided_at: Event time of the decision; of a person's, the time on the clock.
         evidence: Whatever else was used, as JSON.
+        decided_by: Whose word it is: `MATCHER`'s, or a person's, which the matcher must leave as it is.
     """
 
     tracklet_id: str
@@ -182,6 +186,7 @@ class AssignmentRecord:
     model_id: str
     decided_at: datetime
     evidence: dict[str, Any] = field(default_factory=dict)
+    decided_by: str = MATCHER
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from storage.export import utc_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from storage.trajectories import Stop, Trajectory, VehicleSummary
+    from storage.answers import Stop, Trajectory, VehicleSummary
 
 Value = str | int | float | bool | datetime | tuple[str, ...] | None
 

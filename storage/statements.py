@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Table, bindparam, case, func, insert, select, update
+from sqlalchemy import Table, bindparam, case, func, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.models import (
@@ -17,15 +17,20 @@ from storage.models import (
     CameraRow,
     CameraWatermarkRow,
     ConsumerOffsetRow,
+    CorrectionRow,
     EmbeddingRow,
     TrackletRow,
     VehicleRow,
 )
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
     from sqlalchemy.sql.dml import ReturningInsert
 
     Insert = sqlite.Insert | postgresql.Insert
+
+#: How long PostgreSQL waits for those who are deciding; SQLite has its own time-out for all writes.
+DECISIONS_TIMEOUT_S = 30
 
 
 def _table(model: type[Base]) -> Table:
@@ -101,14 +106,30 @@ def close_tracklet(dialect: str) -> ReturningInsert[Any]:
     return closed.returning(TrackletRow.tracklet_id)
 
 
+def hold_decisions(session: Session) -> None:
+    """Keeps every other transaction from adding decisions until this one ends; waits for those that have."""
+    if session.get_bind().dialect.name == "sqlite":
+        # Any write takes the one lock there is, one that changes nothing too.
+        session.execute(text("UPDATE corrections SET note = note WHERE 0"))
+    else:
+        session.execute(text(f"SET LOCAL lock_timeout = '{DECISIONS_TIMEOUT_S:g}s'"))
+        session.execute(text("LOCK TABLE assignments IN SHARE ROW EXCLUSIVE MODE"))
+
+
 ADD_EMBEDDING = insert(_table(EmbeddingRow))
+
+ADD_CORRECTION = insert(_table(CorrectionRow)).returning(CorrectionRow.correction_id)
 
 ADD_ASSIGNMENT = insert(_table(AssignmentRow)).returning(AssignmentRow.assignment_id)
 
 #: The class of the tracklet `of`, and its current decision, if any.
 STANDING = (
     select(
-        TrackletRow.vehicle_class, AssignmentRow.assignment_id, AssignmentRow.vehicle_id, AssignmentRow.is_provisional
+        TrackletRow.vehicle_class,
+        AssignmentRow.assignment_id,
+        AssignmentRow.vehicle_id,
+        AssignmentRow.is_provisional,
+        AssignmentRow.decided_by,
     )
     .outerjoin(AssignmentRow, (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & AssignmentRow.is_current)
     .where(TrackletRow.tracklet_id == bindparam("of"))

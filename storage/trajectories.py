@@ -7,180 +7,43 @@ The number of SQL statements of a question doesn't grow with its answer. Give th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from sqlalchemy import Select, Subquery, case, func, select
+from sqlalchemy import Select, Subquery, case, func, or_, select
 
-from storage.blobs import decode_path
+from storage.answers import BoxRow, CropRow, Stop, Trajectory, VehicleSummary
 from storage.errors import VehicleNotFoundError
 from storage.models import AssignmentRow, CameraRow, EmbeddingRow, SightingRow, TrackletRow, VehicleRow
+from storage.paths import PathPoints, merged
+from storage.records import MATCHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
     from sqlalchemy.orm import Session
 
-#: `decision`: what was said when the tracklet ended. `final`: what is known now.
+__all__ = [
+    "AsOf",
+    "BoxRow",
+    "CropRow",
+    "PathPoints",
+    "Stop",
+    "Trajectory",
+    "VehicleSummary",
+    "boxes",
+    "crops",
+    "trajectory",
+    "vehicles",
+]
+
+#: `decision`: what the matcher said when the tracklet ended. `final`: what is known now.
 AsOf = Literal["decision", "final"]
 
 # Rows fetched at a time: a segment is at most 64 KB, so that a batch stays below a few megabytes.
 _BATCH = 64
-
-
-@dataclass(frozen=True, slots=True)
-class VehicleSummary:
-    """A vehicle in a list.
-
-    Attributes:
-        vehicle_id: Its id.
-        vehicle_class: By vote of all its tracklets, as known now.
-        first_seen: First frame of its first tracklet.
-        last_seen: Last frame of its last tracklet.
-        cameras: Those it passed, each once, in the order of the first visits.
-        tracklets: How many it has.
-        modalities: The bands it was seen in, by name.
-    """
-
-    vehicle_id: str
-    vehicle_class: str
-    first_seen: datetime
-    last_seen: datetime
-    cameras: tuple[str, ...]
-    tracklets: int
-    modalities: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PathPoints:
-    """Where a vehicle was in one camera, frame by frame.
-
-    Attributes:
-        frames: (N,) int64, index of the decoded source frame, rising.
-        times: (N,) float64, seconds since the Unix epoch.
-        boxes: (N, 4) float32, xyxy in source pixels, half-open.
-    """
-
-    frames: NDArray[np.int64]
-    times: NDArray[np.float64]
-    boxes: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stop:
-    """A vehicle's stay in one camera's view, and why the tracklet was taken for this vehicle's.
-
-    Attributes:
-        tracklet_id: The tracklet.
-        camera: Where.
-        arrival: First frame.
-        departure: Last frame, so far.
-        end_reason: Why it ended; None while it goes on.
-        modalities: The bands its crops were taken in, by name.
-        path: Frame by frame.
-        reason: Why it was linked, in a word.
-        is_provisional: Whether that may still change by itself.
-        score: Log-odds of the link; None where nothing was linked, as at a vehicle's first stop.
-        probability: The same as a probability.
-        margin: By how much the score beat the next best candidate's; None without one.
-        modality_pair: The two bands compared; None where nothing was linked.
-        transit_s: Seconds from the camera before; None where nothing was linked.
-        crop_image: Its best crop, below the crop store; None when none was kept.
-        crop_images: The best crop of each band, by the band's name.
-        context_image: The picture that shows it in its scene, below the crop store, or None.
-    """
-
-    tracklet_id: str
-    camera: str
-    arrival: datetime
-    departure: datetime
-    end_reason: str | None
-    modalities: tuple[str, ...]
-    path: PathPoints
-    reason: str
-    is_provisional: bool
-    score: float | None
-    probability: float | None
-    margin: float | None
-    modality_pair: str | None
-    transit_s: float | None
-    crop_image: str | None
-    crop_images: dict[str, str]
-    context_image: str | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trajectory:
-    """Where a vehicle went.
-
-    Attributes:
-        vehicle_id: Its id.
-        vehicle_class: By vote of all its tracklets.
-        first_seen: First frame of its first stop.
-        last_seen: Last frame of its last stop.
-        stops: By arrival.
-    """
-
-    vehicle_id: str
-    vehicle_class: str
-    first_seen: datetime
-    last_seen: datetime
-    stops: tuple[Stop, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BoxRow:
-    """One vehicle in one frame.
-
-    Attributes:
-        camera: Where.
-        t: Seconds since that camera's start.
-        captured_at: When, aware UTC.
-        frame: Index of the decoded source frame.
-        vehicle: The vehicle's id.
-        x1: Left, in source pixels.
-        y1: Top.
-        x2: Right, the first column outside.
-        y2: Bottom, the first row outside.
-    """
-
-    camera: str
-    t: float
-    captured_at: datetime
-    frame: int
-    vehicle: str
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-
-
-@dataclass(frozen=True, slots=True)
-class CropRow:
-    """One crop of a vehicle.
-
-    Attributes:
-        vehicle: The vehicle's id.
-        camera: Where.
-        modality: The band it was taken in.
-        vehicle_class: Of the tracklet.
-        captured_at: When, aware UTC.
-        crop_image: Below the crop store.
-    """
-
-    vehicle: str
-    camera: str
-    modality: str
-    vehicle_class: str
-    captured_at: datetime
-    crop_image: str
 
 
 def vehicles(
@@ -268,8 +131,8 @@ def boxes(session: Session, *, as_of: AsOf = "final") -> Iterator[BoxRow]:
 
     Args:
         session: To read from; it must stay open until the last row is taken.
-        as_of: `decision`: each tracklet counts for the vehicle of its first decision that was not provisional;
-            `final`: of its current one. A tracklet that has only provisional ones counts for the last of these.
+        as_of: `decision`: each tracklet counts for the vehicle of the matcher's first decision that was not
+            provisional, or, where all of these are, of the last; no correction counts. `final`: of its current one.
     """
     starts = _camera_starts(session)
     member = _membership(as_of)
@@ -289,7 +152,7 @@ def boxes(session: Session, *, as_of: AsOf = "final") -> Iterator[BoxRow]:
         execution_options={"yield_per": _BATCH},
     )
     for (camera, vehicle_id), group in groupby(rows, key=lambda row: (row.camera, row.vehicle_id)):
-        yield from _box_rows(camera, vehicle_id, starts[camera], _merged(row.path for row in group))
+        yield from _box_rows(camera, vehicle_id, starts[camera], merged(row.path for row in group))
 
 
 def crops(session: Session, *, as_of: AsOf = "final") -> Iterator[CropRow]:
@@ -334,9 +197,12 @@ def _membership(as_of: AsOf) -> Subquery:
     columns = (AssignmentRow.tracklet_id, AssignmentRow.vehicle_id)
     if as_of == "final":
         return select(*columns).where(AssignmentRow.is_current).subquery()
-    # The first that is not provisional; where there is none, the last that is.
+    # The matcher's first that is not provisional; where there is none, its last that is. What was corrected afterwards,
+    # by whomever, is no decision of that moment.
+    is_correction = or_(AssignmentRow.correction_id.is_not(None), AssignmentRow.decided_by != MATCHER)
     age = case((AssignmentRow.is_provisional, -AssignmentRow.assignment_id), else_=AssignmentRow.assignment_id)
-    rank = func.row_number().over(partition_by=AssignmentRow.tracklet_id, order_by=(AssignmentRow.is_provisional, age))
+    order = (is_correction, AssignmentRow.is_provisional, age)
+    rank = func.row_number().over(partition_by=AssignmentRow.tracklet_id, order_by=order)
     ranked = select(*columns, rank.label("rank")).subquery()
     return select(ranked.c.tracklet_id, ranked.c.vehicle_id).where(ranked.c.rank == 1).subquery()
 
@@ -459,7 +325,7 @@ def _stop(
         departure=tracklet.ended_at,
         end_reason=tracklet.end_reason,
         modalities=tuple(sorted({modality for modality, _ in images})),
-        path=_merged(blobs),
+        path=merged(blobs),
         reason=assignment.reason,
         is_provisional=assignment.is_provisional,
         score=assignment.score,
@@ -478,16 +344,6 @@ def _probability(log_odds: float | None) -> float | None:
         return None
     # tanh, since exp of a large score overflows.
     return 0.5 * (1.0 + math.tanh(0.5 * log_odds))
-
-
-def _merged(blobs: Iterable[bytes]) -> PathPoints:
-    """Segments as one path: by frame, each once, the first segment's where several have it."""
-    segments = [decode_path(blob) for blob in blobs]
-    if not segments:
-        return PathPoints(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4), np.float32))
-    frames, times, sides = (np.concatenate(parts) for parts in zip(*segments, strict=True))
-    _, first = np.unique(frames, return_index=True)
-    return PathPoints(frames[first], times[first], sides[first])  # (N,) (N,) (N, 4)
 
 
 def _camera_starts(session: Session) -> dict[str, datetime]:

@@ -6,7 +6,7 @@ The caller owns the transaction, so that results and the offset they came from a
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storage import statements
@@ -17,13 +17,15 @@ from storage.models import (
     CameraStatusRow,
     ConsumerOffsetRow,
     DeadLetterRow,
+    LearnedRow,
     SightingRow,
     StageStatusRow,
     VehicleRow,
 )
+from storage.records import MATCHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -50,6 +52,7 @@ class _Standing(NamedTuple):
     assignment_id: int | None
     vehicle_id: str | None
     is_provisional: bool | None
+    decided_by: str | None
 
 
 class Writer:
@@ -110,28 +113,87 @@ class Writer:
         """Adds a decision, which takes the place of the tracklet's current one.
 
         The vehicle is made when it is new; its class and times, and those of the vehicle that loses the tracklet,
-        follow from their tracklets.
+        follow from their tracklets. A person's word stands: the matcher's decision for another vehicle changes nothing,
+        and the one for the same vehicle, final at last, remains that person's.
 
         Returns:
-            The row's id; the current row's when that says the same (same vehicle, same `is_provisional`), and then
-            nothing has changed.
+            The row's id; the current row's when that says the same (same vehicle, same `is_provisional`, same
+            `decided_by`) or is a person's word, and then nothing has changed.
 
         Raises:
             StorageError: The tracklet isn't stored.
         """
         standing = self._standing(assignment.tracklet_id)
-        if standing.assignment_id is not None:
-            if _says_the_same(standing, assignment):
-                return standing.assignment_id
-            self._retire(standing.assignment_id, assignment.tracklet_id)
-        vehicle = {"vehicle_id": assignment.vehicle_id, "vehicle_class": standing.vehicle_class}
-        self._add_once(VehicleRow, vehicle)
-        values = _values(assignment) | {"supersedes": standing.assignment_id, "is_current": True}
-        assignment_id: int = self._session.execute(statements.ADD_ASSIGNMENT, values).scalar_one()
-        # Sorted, since two writers that lock the same rows in different order would wait for each other.
-        for vehicle_id in sorted({assignment.vehicle_id, standing.vehicle_id or assignment.vehicle_id}):
-            self._refresh_vehicle(vehicle_id)
+        if assignment.decided_by == MATCHER:
+            assignment = _under_a_persons_word(standing, assignment)
+        if standing.assignment_id is not None and _says_the_same(standing, assignment):
+            return standing.assignment_id
+        assignment_id = self._add_assignment(standing, assignment, correction_id=None)
+        self._refresh_vehicles({assignment.vehicle_id, standing.vehicle_id})
         return assignment_id
+
+    def correct(
+        self,
+        kind: str,
+        assignments: Sequence[AssignmentRecord],
+        *,
+        made_by: str,
+        made_at: datetime,
+        note: str = "",
+        undoes: int | None = None,
+    ) -> int | None:
+        """Changes decisions together; each of them takes the place of its tracklet's current one, as by `assign`.
+
+        A person's correction keeps other writers from deciding until the transaction ends: so the numbers of what
+        people decide rise in the order in which others can see them.
+
+        Args:
+            kind: `merge`, `split`, `move` or `undo`.
+            assignments: At most one per tracklet. One that says what its tracklet's current decision says is left out,
+                and so is the matcher's for a tracklet on which a person has decided.
+            made_by: `MATCHER`, or a person's name.
+            made_at: Event time for the matcher, the clock for a person.
+            note: Why, in that person's words.
+            undoes: The correction that this one takes back.
+
+        Returns:
+            The correction's id; None where nothing changes, and then there is no correction.
+
+        Raises:
+            StorageError: A tracklet isn't stored.
+        """
+        if made_by != MATCHER:
+            self.hold_decisions()
+        values = {"kind": kind, "made_by": made_by, "made_at": made_at, "note": note, "undoes": undoes}
+        changes = self._changes(assignments, is_matchers=made_by == MATCHER)
+        if not changes:
+            return None
+        correction_id: int = self._session.execute(statements.ADD_CORRECTION, values).scalar_one()
+        touched: set[str | None] = set()
+        for standing, assignment in changes:
+            self._add_assignment(standing, assignment, correction_id=correction_id)
+            touched |= {standing.vehicle_id, assignment.vehicle_id}
+        self._refresh_vehicles(touched)
+        return correction_id
+
+    def hold_decisions(self) -> None:
+        """Waits until no other writer is about to decide, and keeps it so until this transaction ends.
+
+        What is read from here on stays true until then. Blocks `BUSY_TIMEOUT_S` at most, as any write does.
+        """
+        statements.hold_decisions(self._session)
+
+    def store_learned(self, region: str, values: Mapping[str, bytes], at: datetime) -> None:
+        """Replaces what the region's matcher has learned under these names; what has other names stays.
+
+        Args:
+            region: The region.
+            values: By name, in the matcher's own form.
+            at: Event time up to which it learned.
+        """
+        for name, value in values.items():
+            row = {"region": region, "name": name, "value": value, "updated_at": at}
+            self._session.execute(statements.replace(self._dialect, LearnedRow), row)
 
     def next_offset(self, topic: str, partition: int) -> int | None:
         """Where to read on; None when nothing was read yet."""
@@ -230,6 +292,32 @@ class Writer:
             raise StorageError(f"{tracklet_id}: no such tracklet")
         return _Standing(*row)
 
+    def _changes(
+        self, assignments: Sequence[AssignmentRecord], *, is_matchers: bool
+    ) -> list[tuple[_Standing, AssignmentRecord]]:
+        """Those that differ from what stands, with what stands; in one order, so that no two writers wait in a ring."""
+        found = []
+        for assignment in sorted(assignments, key=lambda each: each.tracklet_id):
+            standing = self._standing(assignment.tracklet_id)
+            wanted = _under_a_persons_word(standing, assignment) if is_matchers else assignment
+            if not _says_the_same(standing, wanted):
+                found.append((standing, wanted))
+        return found
+
+    def _add_assignment(self, standing: _Standing, assignment: AssignmentRecord, *, correction_id: int | None) -> int:
+        if standing.assignment_id is not None:
+            self._retire(standing.assignment_id, assignment.tracklet_id)
+        vehicle = {"vehicle_id": assignment.vehicle_id, "vehicle_class": standing.vehicle_class}
+        self._add_once(VehicleRow, vehicle)
+        place = {"supersedes": standing.assignment_id, "is_current": True, "correction_id": correction_id}
+        added: int = self._session.execute(statements.ADD_ASSIGNMENT, _values(assignment) | place).scalar_one()
+        return added
+
+    def _refresh_vehicles(self, vehicle_ids: set[str | None]) -> None:
+        # Sorted, since two writers that lock the same rows in different order would wait for each other.
+        for vehicle_id in sorted(known for known in vehicle_ids if known is not None):
+            self._refresh_vehicle(vehicle_id)
+
     def _retire(self, assignment_id: int, tracklet_id: str) -> None:
         if self._session.execute(statements.RETIRE, {"of": assignment_id}).first() is None:
             raise StorageError(f"{tracklet_id}: somebody else has just decided on it")
@@ -260,7 +348,18 @@ def _check_same(tracklet: TrackletRecord, path: PathSegment, embeddings: Sequenc
 
 
 def _says_the_same(standing: _Standing, assignment: AssignmentRecord) -> bool:
-    return (standing.vehicle_id, standing.is_provisional) == (assignment.vehicle_id, assignment.is_provisional)
+    said = (assignment.vehicle_id, assignment.is_provisional, assignment.decided_by)
+    return (standing.vehicle_id, standing.is_provisional, standing.decided_by) == said
+
+
+def _under_a_persons_word(standing: _Standing, assignment: AssignmentRecord) -> AssignmentRecord:
+    """What becomes of the matcher's decision where a person has decided before: that word again, at most made final."""
+    person = standing.decided_by
+    if person is None or person == MATCHER or standing.vehicle_id is None:
+        return assignment
+    is_agreed = assignment.vehicle_id == standing.vehicle_id
+    is_provisional = bool(standing.is_provisional) and (not is_agreed or assignment.is_provisional)
+    return replace(assignment, vehicle_id=standing.vehicle_id, decided_by=person, is_provisional=is_provisional)
 
 
 def _elected(votes: Iterable[dict[str, float]]) -> str:

@@ -16,12 +16,13 @@ from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
 
 from storage.database import Database, NewerSchemaError, StorageError, alembic_config
+from storage.matcher_state import load_tracklets
 from storage.migrations import HEAD
 from storage.models import Base
 from storage.records import CameraRecord, StageStatus
 from storage.trajectories import vehicles
 from storage.writer import Writer
-from tests.storage.storage_builders import START, store, tracklet
+from tests.storage.storage_builders import START, assignment, store, tracklet
 
 pytest_plugins = ("tests.storage.storage_fixtures",)
 
@@ -52,6 +53,38 @@ def test_the_newest_migration_is_the_head(database: Database) -> None:
 def test_the_migrations_make_what_the_models_say(database: Database) -> None:
     with database.snapshot() as session:
         assert compare_metadata(MigrationContext.configure(session.connection()), Base.metadata) == []
+
+
+def test_an_old_database_keeps_its_rows(url: str) -> None:
+    database = Database(url)
+    with database.transaction() as session:
+        command.upgrade(alembic_config(session.connection()), "0001")
+        for row in _ROWS_OF_0001:
+            session.execute(text(row))
+    database.close()
+    migrated = Database.open(url)
+    with migrated.transaction() as session:
+        (found,) = load_tracklets(session, "main")
+        assert found.assignment is not None
+        assert (found.assignment.vehicle_id, found.assignment.decided_by) == ("v1", "matcher")
+        made = Writer(session).correct("move", [assignment("t", "v2")], made_by="matcher", made_at=START)
+        assert [vehicle.vehicle_id for vehicle in vehicles(session)] == ["v2"]
+        assert made is not None
+    with migrated.transaction() as session:
+        command.downgrade(alembic_config(session.connection()), "0001")
+        current = session.execute(text("SELECT vehicle_id FROM assignments WHERE is_current")).scalar_one()
+    migrated.close()
+    assert current == "v2"
+
+
+_ROWS_OF_0001 = (
+    "INSERT INTO tracklets VALUES ('t', 'main', 'gate', 's', 1, 'car', '{\"car\": 1.0}', '2026-01-01 12:00:00', "
+    "'2026-01-01 12:00:01', 'left', NULL, 0)",
+    "INSERT INTO vehicles VALUES ('v1', 'car', '2026-01-01 12:00:00', '2026-01-01 12:00:01')",
+    "INSERT INTO assignments "
+    "(tracklet_id, vehicle_id, reason, is_provisional, model_id, decided_at, evidence, is_current) "
+    "VALUES ('t', 'v1', 'new', false, 'test', '2026-01-01 12:00:02', '{}', true)",
+)
 
 
 def test_many_may_open_a_new_database_at_once(url: str) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
-from storage.matcher_state import load_regions, load_tracklets
+from storage.matcher_state import load_learned, load_operator_decisions, load_paths, load_regions, load_tracklets
+from storage.models import LearnedRow
 from storage.writer import Writer
-from tests.storage.storage_builders import after, assignment, counted, embedding, path, store, tracklet
+from tests.storage.storage_builders import START, after, assignment, counted, embedding, path, store, tracklet
 
 if TYPE_CHECKING:
     from storage.database import Database
@@ -79,6 +81,37 @@ def test_a_decision_that_was_superseded_is_not_the_current_one(database: Databas
     assert (found.assignment.vehicle_id, found.assignment.reason) == ("v2", "second look")
 
 
+def test_paths_come_back_whole(database: Database) -> None:
+    of, still = tracklet(), tracklet(number=2)
+    with database.transaction() as session:
+        writer = Writer(session)
+        writer.store_sighting(of, path(of, 1, frames=[3, 4]), [])
+        writer.store_sighting(of, path(of, 0, frames=[1, 2, 3], shift=7.0), [])
+        writer.store_sighting(still, path(still), [])
+        store(session, tracklet(number=3, end=-5), "v3", frames=[9])
+        store(session, tracklet("bridge", region="north"), "v4", frames=[9])
+    with database.snapshot() as session:
+        found = load_paths(session, "main", seen_since=after(-1))
+    assert list(found) == [of.tracklet_id]
+    assert found[of.tracklet_id].frames.tolist() == [1, 2, 3, 4]
+    assert found[of.tracklet_id].boxes[:, 0].tolist() == [8.0, 9.0, 10.0, 4.0]
+    assert found[of.tracklet_id].times[0] == pytest.approx(after(0.1).timestamp())
+
+
+def test_what_was_learned_is_replaced_name_by_name(database: Database) -> None:
+    with database.transaction() as session:
+        writer = Writer(session)
+        writer.store_learned("main", {"travel": b"1", "looks": b"\x00\xff"}, START)
+        writer.store_learned("north", {"travel": b"far"}, START)
+        writer.store_learned("main", {"travel": b"2"}, after(60))
+        writer.store_learned("main", {}, after(70))
+    with database.snapshot() as session:
+        assert load_learned(session, "main") == {"travel": b"2", "looks": b"\x00\xff"}
+        assert load_learned(session, "south") == {}
+        kept = {(row.region, row.name): row.updated_at for row in session.scalars(select(LearnedRow))}
+    assert kept == {("main", "travel"): after(60), ("main", "looks"): START, ("north", "travel"): START}
+
+
 def test_the_number_of_statements_does_not_grow_with_the_rows(database: Database) -> None:
     taken = []
     for numbers in (range(1, 3), range(3, 30)):
@@ -87,5 +120,7 @@ def test_the_number_of_statements_does_not_grow_with_the_rows(database: Database
                 store(session, tracklet(number=number), f"v{number}", frames=[number])
         with database.snapshot() as session, counted(session) as statements:
             load_tracklets(session, "main", seen_since=after(-1))
+            load_paths(session, "main", seen_since=after(-1))
+            load_operator_decisions(session, "main", after=0)
         taken.append(statements.count)
-    assert taken == [2, 2]
+    assert taken == [4, 4]

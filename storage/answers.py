@@ -1,0 +1,144 @@
+"""The values that `storage.trajectories` answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from storage.paths import PathPoints
+
+
+@dataclass(frozen=True, slots=True)
+class VehicleSummary:
+    """A vehicle in a list.
+
+    Attributes:
+        vehicle_id: Its id.
+        vehicle_class: By vote of all its tracklets, as known now.
+        first_seen: First frame of its first tracklet.
+        last_seen: Last frame of its last tracklet.
+        cameras: Those it passed, each once, in the order of the first visits.
+        tracklets: How many it has.
+        modalities: The bands it was seen in, by name.
+    """
+
+    vehicle_id: str
+    vehicle_class: str
+    first_seen: datetime
+    last_seen: datetime
+    cameras: tuple[str, ...]
+    tracklets: int
+    modalities: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stop:
+    """A vehicle's stay in one camera's view, and why the tracklet was taken for this vehicle's.
+
+    Attributes:
+        tracklet_id: The tracklet.
+        camera: Where.
+        arrival: First frame.
+        departure: Last frame, so far.
+        end_reason: Why it ended; None while it goes on.
+        modalities: The bands its crops were taken in, by name.
+        path: Frame by frame.
+        reason: Why it was linked, in a word.
+        is_provisional: Whether that may still change by itself.
+        score: Log-odds of the link; None where nothing was linked, as at a vehicle's first stop.
+        probability: The same as a probability.
+        margin: By how much the score beat the next best candidate's; None without one.
+        modality_pair: The two bands compared; None where nothing was linked.
+        transit_s: Seconds from the camera before; None where nothing was linked.
+        crop_image: Its best crop, below the crop store; None when none was kept.
+        crop_images: The best crop of each band, by the band's name.
+        context_image: The picture that shows it in its scene, below the crop store, or None.
+    """
+
+    tracklet_id: str
+    camera: str
+    arrival: datetime
+    departure: datetime
+    end_reason: str | None
+    modalities: tuple[str, ...]
+    path: PathPoints
+    reason: str
+    is_provisional: bool
+    score: float | None
+    probability: float | None
+    margin: float | None
+    modality_pair: str | None
+    transit_s: float | None
+    crop_image: str | None
+    crop_images: dict[str, str]
+    context_image: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectory:
+    """Where a vehicle went.
+
+    Attributes:
+        vehicle_id: Its id.
+        vehicle_class: By vote of all its tracklets.
+        first_seen: First frame of its first stop.
+        last_seen: Last frame of its last stop.
+        stops: By arrival.
+    """
+
+    vehicle_id: str
+    vehicle_class: str
+    first_seen: datetime
+    last_seen: datetime
+    stops: tuple[Stop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRow:
+    """One vehicle in one frame.
+
+    Attributes:
+        camera: Where.
+        t: Seconds since that camera's start.
+        captured_at: When, aware UTC.
+        frame: Index of the decoded source frame.
+        vehicle: The vehicle's id.
+        x1: Left, in source pixels.
+        y1: Top.
+        x2: Right, the first column outside.
+        y2: Bottom, the first row outside.
+    """
+
+    camera: str
+    t: float
+    captured_at: datetime
+    frame: int
+    vehicle: str
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+@dataclass(frozen=True, slots=True)
+class CropRow:
+    """One crop of a vehicle.
+
+    Attributes:
+        vehicle: The vehicle's id.
+        camera: Where.
+        modality: The band it was taken in.
+        vehicle_class: Of the tracklet.
+        captured_at: When, aware UTC.
+        crop_image: Below the crop store.
+    """
+
+    vehicle: str
+    camera: str
+    modality: str
+    vehicle_class: str
+    captured_at: datetime
+    crop_image: str
