@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -27,21 +29,28 @@ def main(
     ],
     keep: Annotated[Path | None, typer.Option(help="Keep the runs' databases and crops here.")] = None,
     as_of: Annotated[str, typer.Option(help="decision or final.")] = "final",
+    embedder: Annotated[list[str], typer.Option(help="Keys of the site file's `embedder` to set, e.g. tokens.")] = [],  # noqa: B006
 ) -> None:
     """Run `python -m streamer` over each site's four videos, then `python -m streamer.evaluate`."""
     with tempfile.TemporaryDirectory() as scratch:
         for name in site:
             run = (keep or Path(scratch)) / name
             run.mkdir(parents=True, exist_ok=True)
-            _track(data / name, LAYOUTS[name], run.resolve())
+            _track(data / name, LAYOUTS[name], run.resolve(), embedder)
             print(f"\n{name}", flush=True)
             _call("streamer.evaluate", "--database", f"sqlite:///{run.resolve()}/run.db", "--as-of", as_of,
                   "--truth", str(data / name / "truth.csv"))  # fmt: skip
 
 
-def _track(folder: Path, layout: str, run: Path) -> None:
+def _track(folder: Path, layout: str, run: Path, embedder: Sequence[str]) -> None:
     environment = {"SITE": str(folder.resolve()), "RUN": str(run)}
-    _call("streamer", "--config", str(SITES / f"{layout}.yaml"), environment=environment)
+    site = SITES / f"{layout}.yaml"
+    if embedder:
+        switches = ", ".join(f"{key}: true" for key in embedder)
+        site = Path(shutil.copy(site, run / "site.yaml"))
+        with site.open("a", encoding="utf-8") as file:
+            file.write(f"embedder: {{{switches}}}\n")
+    _call("streamer", "--config", str(site), environment=environment)
 
 
 def _call(module: str, *arguments: str, environment: dict[str, str] | None = None) -> None:

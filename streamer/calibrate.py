@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -48,12 +48,14 @@ class LabelledTracklet:
         vehicle: The truth's name for the vehicle, unique over all sites that are read together.
         model_id: The embedder.
         vectors: By modality, (D,) float32, unit norm.
+        tokens: By modality, packed points, where some are stored.
     """
 
     camera: str
     vehicle: str
     model_id: str
     vectors: dict[Modality, NDArray[np.float32]]
+    tokens: dict[Modality, bytes] = field(default_factory=dict)
 
 
 def mean_vectors(tracklets: Sequence[LabelledTracklet]) -> dict[Modality, NDArray[np.float32]]:
@@ -108,7 +110,8 @@ def label_tracklets(url: str, truth: TruthBoxes, name: str) -> list[LabelledTrac
         vehicle = _true_vehicle(record.camera, paths[record.tracklet_id], boxes)
         if vehicle is not None and vectors:
             model_id = entry.embeddings[0].model_id
-            labelled.append(LabelledTracklet(record.camera, f"{name}-{vehicle}", model_id, vectors))
+            tokens = {Modality(e.modality): e.tokens for e in entry.embeddings if e.tokens is not None}
+            labelled.append(LabelledTracklet(record.camera, f"{name}-{vehicle}", model_id, vectors, tokens))
     return labelled
 
 

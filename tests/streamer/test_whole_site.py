@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from reid.tokens import unpack
 from streamer.config import SiteConfig, load_site
 from streamer.counters import Field, RowState
 from streamer.health import Accounts
@@ -63,6 +65,18 @@ def test_the_demo_runs_to_its_end_and_a_second_run_has_nothing_to_do(tmp_path: P
     assert "frames: 0 decoded" in second.stdout
     assert tracklets(tmp_path / "test.db") == known
     assert len(known) > 10
+
+
+def test_points_of_first_and_last_pictures_are_stored_where_the_site_wants_them(tmp_path: Path) -> None:
+    done = streamer("--config", demo_site(tmp_path, ("cam1",), embedder={"tokens": True, "mirrored": True}))
+
+    assert done.returncode == 0, done.stderr
+    pictures = rows(tmp_path / "test.db", "SELECT tracklet_id, tokens FROM embeddings ORDER BY embedding_id")
+    stored = [(tracklet, tokens) for tracklet, tokens in pictures if tokens is not None]
+    assert {unpack(tokens).shape for _, tokens in stored} == {(3, 32, 24)}
+    assert Counter(tracklet for tracklet, _ in stored) == {tracklet: 2 for tracklet, _ in pictures}
+    assert len(stored) < len(pictures)
+    assert f"points: {sum(len(tokens) for _, tokens in stored)} bytes" in done.stdout
 
 
 class Killer:
