@@ -53,6 +53,7 @@ STOP_LINE = 0.45
 #: From a vehicle's last frame to the end of its tracklet, as the tracker and the book have it; then the embedder.
 LOST_S, EMBEDDED_S = 2.2, 0.15
 PARKED_S, AWAY_S = (120.0, 1200.0), (3900.0, 7200.0)
+INFRARED = (Modality.THERMAL, Modality.NEAR_INFRARED)
 #: The gate by which vehicles come from outside of the network, and leave it.
 OUTSIDE = -1
 Action = Callable[[float, Any], None]
@@ -86,7 +87,7 @@ class TrafficConfig:
     vehicles: int = 2000
     cameras: int = 20
     vehicles_per_hour: float = 1800.0
-    infrared: tuple[Modality, ...] = (Modality.THERMAL, Modality.NEAR_INFRARED)
+    infrared: tuple[Modality, ...] = INFRARED
     turning_off: float = 0.05
     parked: float = 0.002
     returning: float = 0.0
@@ -190,12 +191,14 @@ class TrueTracklet:
 
     Attributes:
         vehicle: The vehicle's number.
+        vehicle_class: Its class.
         camera: The camera's id.
         modality: Its band.
         frames: Points of its path: what it weighs.
     """
 
     vehicle: int
+    vehicle_class: VehicleClass
     camera: str
     modality: Modality
     frames: int
@@ -312,7 +315,8 @@ class Traffic:
         self._numbers[stay.view] += 1
         number = self._numbers[stay.view]
         name = tracklet_id(view.camera, SESSION, number)
-        self.truth[name] = TrueTracklet(stay.vehicle.number, view.camera, view.modality, len(path))
+        vehicle = stay.vehicle
+        self.truth[name] = TrueTracklet(vehicle.number, vehicle.vehicle_class, view.camera, view.modality, len(path))
         self._busy[stay.view].append((path.times[-1], path.times[-1] + LOST_S + EMBEDDED_S))
         pictures = self._looks.pictures(stay.vehicle.looks, view.modality, self.config.pictures, rng)
         votes = self._votes(stay.vehicle.vehicle_class, rng)
