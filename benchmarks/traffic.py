@@ -118,6 +118,8 @@ def identity(  # noqa: PLR0913 - one per option
     )  # fmt: skip
     ways = {name: changes for name, changes in WAYS.items() if not way or name.startswith(tuple(way))}
     ways = {name: changes for name, changes in ways.items() if changes.keys() <= MatcherConfig.model_fields.keys()}
+    if not ways:
+        raise typer.BadParameter(f"wanted the beginning of one of: {', '.join(WAYS)}", param_hint="--way")
     looks, results = load_looks(), defaultdict[str, list[Scores]](list)
     seconds: dict[str, float] = defaultdict(float)
     with _progress() as bar, tempfile.TemporaryDirectory() as folder:
