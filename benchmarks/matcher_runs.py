@@ -24,9 +24,10 @@ from storage.writer import Writer
 from streamer.bus.factory import open_consumer, open_publisher
 from streamer.config import SiteConfig
 from streamer.matcher.calibration import Calibration, fit_logistic, load_calibration, modality_pair, save_calibration
-from streamer.matcher.linker import Decision, Linker
+from streamer.matcher.decision import Decision
+from streamer.matcher.linker import Linker
 from streamer.matcher.region import Region
-from streamer.matcher.transit import RoadGraph
+from streamer.matcher.roads import RoadGraph
 from streamer.matcher.watermarks import Watermarks
 from streamer.matcher.worker import BATCH, MatcherCounters, MatcherWorker
 from streamer.sighting_codec import encode
@@ -105,12 +106,13 @@ class CoreRun:
         """Handles one message."""
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         if isinstance(message, Sighting):
-            decisions = self.region.observe(message) if self._is_news(message) else []
+            decisions, corrections = (self.region.observe(message) if self._is_news(message) else []), []
             times = self.run.message_s
         else:
             self.region.hear(message)
-            decisions = self.region.settle()
-            times = self.run.settle_s if decisions else []
+            outcome = self.region.settle()
+            decisions, corrections = outcome.decisions, outcome.corrections
+            times = self.run.settle_s if outcome.settled_at is not None else []
         took_s = time.perf_counter() - began_s
         times.append(took_s)
         self.run.wall_s += took_s
@@ -118,6 +120,8 @@ class CoreRun:
         self.run.messages += 1
         if self.keeps_decisions:
             self._note(decisions)
+            for correction in corrections:
+                self.run.final.update((one.tracklet_id, one.vehicle_id) for one in correction.decisions)
 
     def _note(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:

@@ -204,18 +204,38 @@ class MatcherConfig(_Section):
     """How tracklets become vehicles. Every time is event time."""
 
     #: Tracklets that end within such a window are decided together: longer is better, and later.
-    settle_s: PositiveFloat = 6.0
+    settle_s: PositiveFloat = 3.0
     #: A camera that says nothing for this long no longer holds the others back.
     camera_silence_s: PositiveFloat = 30.0
     #: Longest stay in a view on the way between two cameras that no link joins directly.
     dwell_s: PositiveFloat = 30.0
     #: A vehicle not seen for this long is no longer a candidate.
     time_to_live_s: PositiveFloat = 3600.0
+    #: At most so many vehicles are held; those longest unseen are forgotten first.
+    max_identities: PositiveInt = 200_000
+    #: How long after it was last seen a vehicle is expected anywhere by its way; later, its looks alone must do.
+    reach_s: PositiveFloat = 600.0
+    #: Log-odds that a vehicle out of reach has come back, before any look at it.
+    return_log_odds: float = -5.0
     candidates: PositiveInt = 20
+    #: A vehicle must beat the next best by so much, in nats, or the tracklet is kept apart.
+    min_margin: Annotated[float, Field(ge=0)] = 1.0
+    #: What is less clear than this, in nats, waits longer than its window, by so many seconds at most.
+    hold_margin: Annotated[float, Field(ge=0)] = 4.0
+    hold_s: Annotated[float, Field(ge=0)] = 12.0
+    #: Every so many seconds of event time, what was decided in the last `look_back_s` is looked at again; 0: never.
+    second_look_s: Annotated[float, Field(ge=0)] = 60.0
+    look_back_s: PositiveFloat = 600.0
     #: What similarity says, per pair of modalities; belongs to the embedder's weights.
     calibration: str = str(WEIGHTS / "porsche-small.calibration.json")
-    #: Log-odds that two tracklets which the road does not keep apart are one vehicle, before any look at them.
-    prior_log_odds: float = -0.5
+    #: Added to the log-odds of every pair: above 0 links more, below 0 splits more.
+    prior_log_odds: float = 0.0
+    #: Log-odds of two tracklets of different cameras, where times and places are not used.
+    unknown_log_odds: float = -2.0
+    #: Switches for measuring what each kind of evidence gives.
+    use_appearance: bool = True
+    use_class: bool = True
+    use_transit: bool = True
 
 
 class SiteConfig(_Section):

@@ -53,7 +53,11 @@ class Logistic:
 
     def llr(self, similarity: float) -> float:
         """The log-likelihood ratio of a cosine similarity, in nats, within `MAX_EVIDENCE` either way."""
-        return min(max(self.slope * similarity + self.intercept, -MAX_EVIDENCE), MAX_EVIDENCE)
+        return float(self.llrs(np.array(similarity)))
+
+    def llrs(self, similarity: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Those of similarities of any shape."""
+        return np.clip(self.slope * similarity.astype(np.float64) + self.intercept, -MAX_EVIDENCE, MAX_EVIDENCE)
 
 
 #: What is assumed of an embedder that nobody has calibrated: sure only of the nearly identical.

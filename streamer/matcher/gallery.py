@@ -1,4 +1,8 @@
-"""The vehicles that a tracklet may be: identities and their prototypes, in a faiss index per modality."""
+"""The vehicles that a tracklet may be: identities, where each was last seen, and what they look like.
+
+A few prototypes per identity and modality lie in a faiss index per modality. What was linked or forgotten since the
+last question is brought up to date in one go: taking one vector out of an index costs as much as taking out a thousand.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,18 @@ import faiss
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from reid.modality import Modality
+    from streamer.matcher.centring import Centring
     from streamer.matcher.tracklet import Tracklet
+
+#: Looks kept of an identity, per modality.
+_PROTOTYPES = 3
+#: Two looks closer than this (cosine) are one.
+_ALIKE = 0.95
 
 
 @dataclass(slots=True)
@@ -22,113 +32,187 @@ class Identity:
     """One vehicle as far as it is known.
 
     Attributes:
-        key: Its number in this gallery.
+        slot: Its place in the gallery, free again once it is forgotten.
         vehicle_id: Its id in the database.
-        members: Its tracklets, in the order in which they were linked.
-        prototypes: Per modality the mean direction of the members' vectors, (D,) float32, unit norm.
-        class_votes: Mean of the members' votes.
+        members: Its tracklets, in the order in which they were last seen.
     """
 
-    key: int
+    slot: int
     vehicle_id: str
     members: list[Tracklet] = field(default_factory=list)
-    prototypes: dict[Modality, NDArray[np.float32]] = field(default_factory=dict)
-    class_votes: dict[str, float] = field(default_factory=dict)
 
 
 class Gallery:
-    """Identities of one region and one embedder. Not thread-safe."""
+    """Identities of one region and one embedder. Not thread-safe.
 
-    def __init__(self) -> None:
-        self._identities: dict[int, Identity] = {}
+    Args:
+        centring: What is taken out of looks before they are compared.
+    """
+
+    def __init__(self, centring: Centring) -> None:
+        self._centring = centring
+        self._by_vehicle: dict[str, Identity] = {}
+        self._slots: list[Identity | None] = []
+        self._free: list[int] = []
         self._indexes: dict[Modality, faiss.IndexIDMap2] = {}
-        self._next_key = 0
+        self._changed: set[int] = set()
+        self._cameras: dict[str, int] = {}
+        self._last_camera = np.zeros(0, np.int32)
+        self._last_seen = np.zeros(0)
 
     def __len__(self) -> int:
-        return len(self._identities)
+        return len(self._by_vehicle)
 
     def __iter__(self) -> Iterator[Identity]:
-        return iter(self._identities.values())
+        return iter(self._by_vehicle.values())
 
-    def add(self, vehicle_id: str) -> Identity:
-        """A new identity without members."""
-        identity = Identity(self._next_key, vehicle_id)
-        self._identities[identity.key] = identity
-        self._next_key += 1
-        return identity
+    @property
+    def cameras(self) -> list[str]:
+        """Those that have seen anybody."""
+        return list(self._cameras)
 
-    def link(self, identity: Identity, tracklet: Tracklet) -> None:
-        """Makes the tracklet a member and renews what the identity looks like."""
+    def find(self, vehicle_id: str) -> Identity | None:
+        """The identity of that vehicle, or None."""
+        return self._by_vehicle.get(vehicle_id)
+
+    def link(self, vehicle_id: str, tracklet: Tracklet) -> None:
+        """Makes the tracklet a member of that vehicle, known or new."""
+        identity = self._by_vehicle.get(vehicle_id) or self._add(vehicle_id)
         identity.members.append(tracklet)
-        self._renew(identity)
+        identity.members.sort(key=lambda member: (member.ended_at, member.tracklet_id))
+        self._touch(identity)
 
-    def nearest(
-        self, vectors: Mapping[Modality, NDArray[np.float32]], among: Iterable[Identity], count: int
-    ) -> list[Identity]:
-        """The identities that look most alike, over all pairs of modalities.
+    def unlink(self, vehicle_id: str, tracklet: Tracklet) -> None:
+        """Takes a member out; a vehicle without members is gone."""
+        identity = self._by_vehicle[vehicle_id]
+        identity.members.remove(tracklet)
+        self._touch(identity)
+
+    def forget(self, seen_before: float, *, most: int) -> list[Tracklet]:
+        """Drops what is too old, and the identities longest unseen if there are too many.
 
         Args:
-            vectors: What is looked for, by modality.
-            among: The identities that are possible at all.
-            count: How many are wanted per pair of modalities.
+            seen_before: Tracklets last seen before this moment are dropped, in seconds since the epoch; identities
+                left with none are gone.
+            most: How many identities may stay.
 
         Returns:
-            Identities of `among`, each once, in the order of their keys. Those without a prototype are always there.
+            The tracklets that were dropped.
         """
-        possible = {identity.key: identity for identity in among}
-        keep = {key for key, identity in possible.items() if not identity.prototypes}
-        if not vectors or len(possible) <= count:
-            return list(possible.values())
-        selector = faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.fromiter(possible, np.int64)))  # type: ignore[call-arg]
-        for vector in vectors.values():
-            for index in self._indexes.values():
-                _, keys = index.search(vector[np.newaxis], count, params=selector)
-                keep.update(int(key) for key in keys[0] if key >= 0)
-        return [possible[key] for key in sorted(keep)]
-
-    def forget(self, seen_before: float) -> list[str]:
-        """Drops tracklets last seen before that moment (seconds since the epoch), and identities left with none.
-
-        Returns:
-            The vehicle ids of the identities that are gone.
-        """
-        gone = []
-        for identity in [one for one in self if any(member.ended_at < seen_before for member in one.members)]:
+        if len(self) > most:
+            seen_before = max(seen_before, float(np.sort(self._last_seen)[-most]))
+        stale = np.flatnonzero(self._oldest() < seen_before)
+        gone: list[Tracklet] = []
+        for slot in stale:
+            identity = self._at(int(slot))
+            gone += [member for member in identity.members if member.ended_at < seen_before]
             identity.members = [member for member in identity.members if member.ended_at >= seen_before]
-            self._renew(identity)
-            if not identity.members:
-                gone.append(identity.vehicle_id)
-                del self._identities[identity.key]
+            self._touch(identity)
         return gone
 
-    def _renew(self, identity: Identity) -> None:
-        # Sorted, so that the sums come out the same to the last bit in whatever order the members came.
-        members = sorted(identity.members, key=lambda member: (member.ended_at, member.tracklet_id))
-        identity.class_votes = _mean_votes(members)
-        self._unindex(identity)
-        for modality in sorted({modality for member in members for modality in member.vectors}):
-            vectors = [member.vectors[modality] for member in members if modality in member.vectors]
-            self._index(identity, modality, _mean_direction(vectors))
+    def nearest(
+        self, tracklets: Sequence[Tracklet], reach_s: dict[str, float], *, since: float, count: int
+    ) -> list[list[Identity]]:
+        """For each tracklet the identities that look most like it, of those that can be there by now.
 
-    def _unindex(self, identity: Identity) -> None:
-        for modality in identity.prototypes:
-            self._indexes[modality].remove_ids(faiss.IDSelectorBatch(np.array([identity.key], np.int64)))
-        identity.prototypes = {}
+        Args:
+            tracklets: Of one camera.
+            reach_s: By camera, how long ago an identity may have been last seen there.
+            since: The moment that this counts from, seconds since the epoch.
+            count: How many are wanted, per pair of modalities.
 
-    def _index(self, identity: Identity, modality: Modality, prototype: NDArray[np.float32]) -> None:
-        if modality not in self._indexes:
-            self._indexes[modality] = faiss.IndexIDMap2(faiss.IndexFlatIP(len(prototype)))
-        self._indexes[modality].add_with_ids(prototype[np.newaxis], np.array([identity.key], np.int64))
-        identity.prototypes[modality] = prototype
+        Returns:
+            Identities in the order of their slots.
+        """
+        self._refresh()
+        reach = np.full(len(self._cameras), -np.inf)
+        for camera, seconds in reach_s.items():
+            if camera in self._cameras:
+                reach[self._cameras[camera]] = seconds
+        # An empty slot was last seen at minus infinity, and is never in reach.
+        possible = np.flatnonzero(self._last_seen >= since - reach[self._last_camera]) if len(reach) else np.zeros(0)
+        if len(possible) <= count:
+            return [[self._at(int(slot)) for slot in possible]] * len(tracklets)
+        found: list[set[int]] = [set() for _ in tracklets]
+        selected = faiss.SearchParameters(sel=faiss.IDSelectorBatch(possible.astype(np.int64)))  # type: ignore[call-arg]
+        for modality in sorted({modality for tracklet in tracklets for modality in tracklet.vectors}):
+            rows = [row for row, tracklet in enumerate(tracklets) if modality in tracklet.vectors]
+            vectors = np.stack([self._centring.centred(tracklets[row], modality) for row in rows])
+            for index in self._indexes.values():
+                _, slots = index.search(vectors, count, params=selected)
+                for row, near in zip(rows, slots, strict=True):
+                    found[row].update(int(slot) for slot in near if slot >= 0)
+        return [[self._at(slot) for slot in sorted(slots)] for slots in found]
+
+    def _at(self, slot: int) -> Identity:
+        identity = self._slots[slot]
+        assert identity is not None  # noqa: S101 - an empty slot is in no answer
+        return identity
+
+    def _oldest(self) -> NDArray[np.float64]:
+        return np.array([np.inf if one is None else one.members[0].ended_at for one in self._slots])
+
+    def _add(self, vehicle_id: str) -> Identity:
+        if not self._free:
+            size = max(64, 2 * len(self._slots))
+            self._free = list(range(size - 1, len(self._slots) - 1, -1))
+            self._slots += [None] * (size - len(self._slots))
+            grown = size - len(self._last_seen)
+            self._last_camera = np.append(self._last_camera, np.zeros(grown, np.int32))
+            self._last_seen = np.append(self._last_seen, np.full(grown, -np.inf))
+        identity = Identity(self._free.pop(), vehicle_id)
+        self._slots[identity.slot] = self._by_vehicle[vehicle_id] = identity
+        return identity
+
+    def _touch(self, identity: Identity) -> None:
+        slot = identity.slot
+        self._changed.add(slot)
+        if identity.members:
+            last = identity.members[-1]
+            self._last_camera[slot] = self._cameras.setdefault(last.camera, len(self._cameras))
+            self._last_seen[slot] = last.ended_at
+        else:
+            self._last_seen[slot] = -np.inf
+            self._slots[slot] = None
+            self._free.append(slot)
+            del self._by_vehicle[identity.vehicle_id]
+
+    def _refresh(self) -> None:
+        if not self._changed:
+            return
+        changed = np.array(sorted(self._changed), np.int64)
+        self._changed.clear()
+        for index in self._indexes.values():
+            index.remove_ids(faiss.IDSelectorBatch(changed))
+        looks: dict[Modality, list[tuple[int, NDArray[np.float32]]]] = {}
+        for slot in changed:
+            identity = self._slots[slot]
+            if identity is not None:
+                for modality, chosen in _prototypes(identity.members, self._centring).items():
+                    looks.setdefault(modality, []).extend((int(slot), vector) for vector in chosen)
+        for modality, found in sorted(looks.items()):
+            vectors = np.stack([vector for _, vector in found])
+            if modality not in self._indexes:
+                self._indexes[modality] = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
+            self._indexes[modality].add_with_ids(vectors, np.array([slot for slot, _ in found], np.int64))
 
 
-def _mean_direction(vectors: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    mean = np.mean(vectors, axis=0)
-    norm = float(np.linalg.norm(mean))
-    # Opposite vectors cancel out; the first is then as good a picture of the vehicle as any.
-    return (mean / norm).astype(np.float32) if norm > 0 else vectors[0]
+def _prototypes(members: Sequence[Tracklet], centring: Centring) -> dict[Modality, list[NDArray[np.float32]]]:
+    """Per modality the newest look, and those that differ most from the ones taken."""
+    looks: dict[Modality, list[NDArray[np.float32]]] = {}
+    for member in reversed(members):
+        for modality in member.vectors:
+            looks.setdefault(modality, []).append(centring.centred(member, modality))
+    return {modality: _most_different(vectors) for modality, vectors in looks.items()}
 
 
-def _mean_votes(members: list[Tracklet]) -> dict[str, float]:
-    names = {name for member in members for name in member.class_votes}
-    return {name: sum(member.class_votes.get(name, 0.0) for member in members) / len(members) for name in sorted(names)}
+def _most_different(vectors: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    chosen = vectors[:1]
+    rest = vectors[1:]
+    while rest and len(chosen) < _PROTOTYPES:
+        closest = (np.stack(rest) @ np.stack(chosen).T).max(axis=1)
+        far = int(closest.argmin())
+        if closest[far] > _ALIKE:
+            break
+        chosen.append(rest.pop(far))
+    return chosen

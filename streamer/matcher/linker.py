@@ -2,69 +2,37 @@
 
 A tracklet gets a provisional identity as soon as it has a picture, and a final one when it has ended and the region's
 watermark has passed the end of its settle window. All tracklets that end in one window are decided together, with the
-vehicles already known. Windows are fixed in event time, so that neither the order in which messages arrive within them
-nor the way they come in batches changes what is decided.
+vehicles already known; what is not clear by then may wait a little longer. Windows are fixed in event time, so that
+neither the order in which messages arrive within them nor the way they come in batches changes what is decided.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import uuid
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from streamer.matcher.association import cluster, support
-from streamer.matcher.evidence import Evidence, forbids, weigh
+from streamer.matcher.centring import Centring
+from streamer.matcher.decision import Candidate, Correction, Decision, Outcome, Reason, Rule, vehicle_id_of
+from streamer.matcher.evidence import Scales, gap_s
 from streamer.matcher.gallery import Gallery, Identity
-from streamer.matcher.transit import TravelTimes
+from streamer.matcher.learner import TopologyLearner
+from streamer.matcher.second_look import changes, rename
+from streamer.matcher.window import Placed, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Mapping, Sequence
 
     from streamer.config import MatcherConfig
     from streamer.matcher.calibration import Calibration
+    from streamer.matcher.roads import RoadGraph
     from streamer.matcher.tracklet import Tracklet
-    from streamer.matcher.transit import RoadGraph
 
-_VEHICLES = uuid.UUID("5f0c5f0e-6d0a-5f0b-9a35-2b8f4c1f7a10")
-
-
-def vehicle_id_of(tracklet_id: str) -> str:
-    """The id of a vehicle first seen as that tracklet: the same in every replay."""
-    return str(uuid.uuid5(_VEHICLES, tracklet_id))
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What was decided for one tracklet, and why.
-
-    Attributes:
-        tracklet_id: The tracklet.
-        vehicle_id: The vehicle that it is.
-        is_provisional: Whether its end may change it.
-        reason: `linked` to others, or `new`: the first tracklet of its vehicle.
-        score: Log-odds that it belongs to the vehicle's other tracklets known by then; None where it is the only one.
-        margin: By how much that beats the next best vehicle, or being alone; of one alone, what it would have taken
-            to join the best other vehicle, or None where there was none.
-        evidence: For the tracklet of that vehicle that it resembles most; None where it is the only one.
-        candidates: How many vehicles were weighed.
-        decided_at: Event time, seconds since the epoch.
-    """
-
-    tracklet_id: str
-    vehicle_id: str
-    is_provisional: bool
-    reason: str
-    score: float | None
-    margin: float | None
-    evidence: Evidence | None
-    candidates: int
-    decided_at: float
+#: Candidates that a decision tells of.
+_TOLD = 5
+#: Tracklets that a second look takes in at most: the newest.
+_LOOKED_AT = 2000
 
 
 class Linker:
@@ -72,23 +40,62 @@ class Linker:
 
     def __init__(self, config: MatcherConfig, *, roads: RoadGraph, calibration: Calibration) -> None:
         self._config = config
-        self._roads = roads
         self._calibration = calibration
-        self._gallery = Gallery()
-        self._by_vehicle: dict[str, Identity] = {}
+        self._learner = TopologyLearner(roads)
+        self._centring = Centring(calibration.centres)
+        self._gallery = Gallery(self._centring)
+        self._tracklets: dict[str, tuple[Tracklet, str]] = {}
         self._waiting: list[Tracklet] = []
-        self._travel_times: TravelTimes | None = None
+        self._settled_until = -math.inf
+        self._looked_at = -math.inf
+        self._has_learned = False
 
     def __len__(self) -> int:
         return len(self._gallery)
 
+    @property
+    def scales(self) -> Scales:
+        """What pairs are weighed with now."""
+        return Scales(self._config, self._calibration, self._centring, self._learner.topology)
+
     def remember(self, tracklet: Tracklet, vehicle_id: str) -> None:
         """Takes in what was decided before: a final assignment from the database."""
-        identity = self._by_vehicle.get(vehicle_id)
-        if identity is None:
-            identity = self._by_vehicle[vehicle_id] = self._gallery.add(vehicle_id)
-        self._gallery.link(identity, tracklet)
-        self._travel_times = None
+        self._learner.remember(tracklet)
+        self._link(tracklet, vehicle_id)
+
+    def correct(self, tracklet_id: str, vehicle_id: str, *, is_pinned: bool) -> None:
+        """Takes in what somebody else decided on a tracklet; of those that are still waiting, or forgotten, nothing.
+
+        Args:
+            tracklet_id: The tracklet.
+            vehicle_id: The vehicle that it is.
+            is_pinned: Whether it must stay so: a person said it.
+        """
+        if tracklet_id in self._tracklets:
+            tracklet, before = self._tracklets[tracklet_id]
+            tracklet.is_pinned = is_pinned
+            if before != vehicle_id:
+                self._gallery.unlink(before, tracklet)
+                self._link(tracklet, vehicle_id)
+
+    def dump(self) -> dict[str, bytes]:
+        """What must be kept beside the tracklets and their decisions, by name; only what has changed since the last."""
+        progress = {"settled_until": self._settled_until, "looked_at": self._looked_at}
+        state = {"progress": json.dumps(progress).encode(), "centring": json.dumps(self._centring.to_json()).encode()}
+        if self._has_learned:
+            state["topology"] = self._learner.dump()
+        self._has_learned = False
+        return state
+
+    def load(self, state: Mapping[str, bytes]) -> None:
+        """Takes up what `dump` gave, before any tracklet is remembered."""
+        if "progress" in state:
+            progress = json.loads(state["progress"])
+            self._settled_until, self._looked_at = progress["settled_until"], progress["looked_at"]
+        if "centring" in state:
+            self._centring.load(json.loads(state["centring"]))
+        if "topology" in state:
+            self._learner.load(state["topology"])
 
     def propose(self, tracklet: Tracklet) -> Decision:
         """A provisional identity for a tracklet that is still in view. It changes nothing that is decided later."""
@@ -97,92 +104,227 @@ class Linker:
     def end(self, tracklet: Tracklet) -> None:
         """The tracklet is complete; it waits for its window to settle."""
         self._waiting.append(tracklet)
+        if self._window_end(tracklet.ended_at) <= self._settled_until:
+            self._learner.remember(tracklet)
 
-    def settle(self, watermark: float) -> list[Decision]:
+    def is_due(self, watermark: float) -> bool:
+        """Whether a window has passed that `settle` would decide."""
+        return self._has_window(watermark) or self._wants_last_look(watermark)
+
+    def settle(self, watermark: float) -> Outcome:
         """Decides every window that has passed.
 
         Args:
             watermark: Event time in seconds since the epoch, up to which everything has been seen; infinity at the end.
         """
-        due = [tracklet for tracklet in self._waiting if self._window_end(tracklet) <= watermark]
-        self._waiting = [tracklet for tracklet in self._waiting if self._window_end(tracklet) > watermark]
-        decisions: list[Decision] = []
-        for window_end in sorted({self._window_end(tracklet) for tracklet in due}):
-            window = [tracklet for tracklet in due if self._window_end(tracklet) == window_end]
-            decisions += self._settle_window(window, window_end)
-        return decisions
+        outcome = Outcome()
+        while self._has_window(watermark):
+            outcome.extend(self._settle_window(self._next_window()))
+        if self._wants_last_look(watermark):
+            outcome.corrections += self._look_again(self._settled_until)
+            outcome.settled_at = self._settled_until
+        return outcome
 
-    def _window_end(self, tracklet: Tracklet) -> float:
+    def _has_window(self, watermark: float) -> bool:
+        window_end = self._next_window()
+        return math.isfinite(window_end) and window_end <= watermark
+
+    def _wants_last_look(self, watermark: float) -> bool:
+        """Once nothing more will come, what was decided last is looked at again without waiting."""
+        return bool(self._config.second_look_s) and math.isinf(watermark) and self._settled_until > self._looked_at
+
+    def _next_window(self) -> float:
+        """The end of the next window in which a tracklet can be decided; infinity where none waits."""
+        ends = [self._window_end(tracklet.ended_at) for tracklet in self._waiting]
+        return max(min(ends, default=math.inf), self._settled_until + self._config.settle_s)
+
+    def _window_end(self, moment: float) -> float:
         settle_s = self._config.settle_s
-        return (math.floor(tracklet.ended_at / settle_s) + 1) * settle_s
+        return (math.floor(moment / settle_s) + 1) * settle_s
 
-    def _settle_window(self, tracklets: list[Tracklet], decided_at: float) -> list[Decision]:
-        for vehicle_id in self._gallery.forget(decided_at - self._config.time_to_live_s):
-            del self._by_vehicle[vehicle_id]
-            self._travel_times = None
-        tracklets = sorted(tracklets, key=lambda tracklet: (tracklet.started_at, tracklet.tracklet_id))
-        decisions = self._decide(tracklets, decided_at=decided_at, is_provisional=False)
-        for tracklet, decision in zip(tracklets, decisions, strict=True):
-            self.remember(tracklet, decision.vehicle_id)
-        return decisions
+    def _settle_window(self, now: float) -> Outcome:
+        self._forget(now)
+        ended = [tracklet for tracklet in self._waiting if self._window_end(tracklet.ended_at) <= now]
+        ended.sort(key=lambda tracklet: (tracklet.started_at, tracklet.tracklet_id))
+        fresh = [tracklet for tracklet in ended if self._window_end(tracklet.ended_at) > self._settled_until]
+        self._centring.learn(fresh)
+        self._has_learned |= self._learner.learn(fresh, self.scales.looks)
+        decisions = self._decide(ended, decided_at=now, is_provisional=False)
+        for tracklet, decision in zip(ended, decisions, strict=True):
+            if not decision.is_provisional:
+                self._link(tracklet, decision.vehicle_id)
+        decided = {decision.tracklet_id for decision in decisions if not decision.is_provisional}
+        self._waiting = [tracklet for tracklet in self._waiting if tracklet.tracklet_id not in decided]
+        self._settled_until = now
+        looks_again = self._config.second_look_s > 0 and now >= self._looked_at + self._config.second_look_s
+        return Outcome(
+            [decision for decision in decisions if not decision.is_provisional],
+            self._look_again(now) if looks_again else [],
+            settled_at=now,
+        )
 
     def _decide(self, tracklets: Sequence[Tracklet], *, decided_at: float, is_provisional: bool) -> list[Decision]:
-        """Clusters the tracklets (earliest first) and everybody that one of them may be."""
-        known = self._candidates(tracklets)
-        groups = [identity.members for identity in known] + [[tracklet] for tracklet in tracklets]
-        evidence = self._evidence(groups, len(known))
-        labels = cluster(evidence)
-        decisions = []
-        for node, tracklet in enumerate(tracklets, start=len(known)):
-            label = int(labels[node])
-            score, margin = support(evidence, labels, node)
-            founder = groups[label][0].tracklet_id
-            decision = Decision(
-                tracklet_id=tracklet.tracklet_id,
-                vehicle_id=known[label].vehicle_id if label < len(known) else vehicle_id_of(founder),
-                is_provisional=is_provisional,
-                reason="new" if label == node else "linked",
-                score=score,
-                margin=margin,
-                evidence=self._strongest(tracklet, [groups[n] for n in np.flatnonzero(labels == label) if n != node]),
-                candidates=int(np.isfinite(evidence[node]).sum()),
-                decided_at=decided_at,
-            )
-            decisions.append(decision)
-        return decisions
+        """Decides tracklets (earliest first) together; those that had better wait come out provisional."""
+        window = self._window(tracklets, self._candidates(tracklets))
+        placed = [self._apart(place) for place in window.place()]
+        waits = [
+            is_provisional or self._may_wait(tracklet, place, decided_at)
+            for tracklet, place in zip(tracklets, placed, strict=True)
+        ]
+        names = [self._name(index, placed, tracklets, waits) for index in range(len(tracklets))]
+        return [
+            self._decision(tracklets, index, placed[index], names, decided_at=decided_at, is_provisional=waits[index])
+            for index in range(len(tracklets))
+        ]
 
-    def _candidates(self, tracklets: Sequence[Tracklet]) -> list[Identity]:
-        """The identities that look most like one of the tracklets, among those that no rule keeps from being it."""
-        found: dict[int, Identity] = {}
-        for tracklet in tracklets:
-            possible = [identity for identity in self._gallery if self._may_be(tracklet, identity)]
-            nearest = self._gallery.nearest(tracklet.vectors, possible, self._config.candidates)
-            found.update((identity.key, identity) for identity in nearest)
-        return [found[key] for key in sorted(found)]
+    def _window(self, tracklets: Sequence[Tracklet], candidates: Sequence[Sequence[Identity]]) -> Window:
+        config = self._config
+        return Window(
+            tracklets, candidates, self.scales, reach_s=config.reach_s, return_log_odds=config.return_log_odds
+        )
 
-    def _may_be(self, tracklet: Tracklet, identity: Identity) -> bool:
-        return all(forbids(tracklet, member, self._roads) is None for member in identity.members)
+    def _candidates(self, tracklets: Sequence[Tracklet]) -> list[list[Identity]]:
+        """For each tracklet the identities that look most like it, of those that can be there by then."""
+        found: list[list[Identity]] = [[] for _ in tracklets]
+        for camera in sorted({tracklet.camera for tracklet in tracklets}):
+            rows = [row for row, tracklet in enumerate(tracklets) if tracklet.camera == camera]
+            own = [tracklets[row] for row in rows]
+            since = min(tracklet.started_at for tracklet in own)
+            near = self._gallery.nearest(own, self._reach_s(camera), since=since, count=self._config.candidates)
+            for row, identities in zip(rows, near, strict=True):
+                found[row] = identities
+        return found
 
-    def _evidence(self, groups: Sequence[Sequence[Tracklet]], known: int) -> NDArray[np.float64]:
-        """(N, N) summed evidence between groups of tracklets; the first `known` ones are identities and stay apart."""
-        evidence = np.full((len(groups), len(groups)), -np.inf)
-        for row in range(known, len(groups)):
-            for column in range(row):
-                pairs = product(groups[row], groups[column])
-                evidence[row, column] = evidence[column, row] = sum(self._total(one, other) for one, other in pairs)
-        return evidence
+    def _reach_s(self, camera: str) -> dict[str, float]:
+        """By camera, for how long a vehicle last seen there may turn up at this one."""
+        otherwise = self._config.reach_s
+        topology = self._learner.topology
+        return {
+            left: topology.reach_s(left, camera, otherwise=otherwise) if left != camera else otherwise
+            for left in self._gallery.cameras
+        }
 
-    def _total(self, first: Tracklet, second: Tracklet) -> float:
-        if forbids(first, second, self._roads) is not None:
-            return -math.inf
-        return self._weigh(first, second).total + self._config.prior_log_odds
+    def _apart(self, place: Placed) -> Placed:
+        """Takes a tracklet out again that would fit somewhere else almost as well."""
+        has_rival = sum(total > 0 for total, _, _ in place.rivals) > 1
+        if place.margin is None or place.is_alone or not has_rival or place.margin >= self._config.min_margin:
+            return place
+        return replace(place, identity=None, others=(), score=None, margin=-place.rivals[0][0])
 
-    def _weigh(self, first: Tracklet, second: Tracklet) -> Evidence:
-        if self._travel_times is None:
-            self._travel_times = TravelTimes(identity.members for identity in self._gallery)
-        return weigh(first, second, calibration=self._calibration, travel_times=self._travel_times)
+    def _may_wait(self, tracklet: Tracklet, place: Placed, now: float) -> bool:
+        if now >= self._window_end(tracklet.ended_at) + self._config.hold_s:
+            return False
+        return place.margin is not None and abs(place.margin) < self._config.hold_margin
 
-    def _strongest(self, tracklet: Tracklet, groups: Sequence[Sequence[Tracklet]]) -> Evidence | None:
-        """What speaks for the tracklet and that one of the groups' tracklets that it resembles most."""
-        found = [self._weigh(tracklet, other) for group in groups for other in group]
-        return max(found, key=lambda evidence: evidence.total, default=None)
+    def _name(self, index: int, placed: Sequence[Placed], tracklets: Sequence[Tracklet], waits: Sequence[bool]) -> str:
+        """The vehicle's id: that of the known one, else after the first of those that are decided with it."""
+        place = placed[index]
+        if place.identity is not None:
+            return place.identity.vehicle_id
+        together = [other for other in place.others if not placed[other].is_alone and not waits[other]]
+        return vehicle_id_of(tracklets[min([index, *together])].tracklet_id)
+
+    def _decision(
+        self,
+        tracklets: Sequence[Tracklet],
+        index: int,
+        place: Placed,
+        names: Sequence[str],
+        *,
+        decided_at: float,
+        is_provisional: bool,
+    ) -> Decision:
+        tracklet = tracklets[index]
+        candidates = []
+        for log_odds, identity, others in place.rivals[:_TOLD]:
+            members = [*(identity.members if identity else ()), *(tracklets[other] for other in others)]
+            nearest = min(members, key=lambda member: (abs(gap_s(tracklet, member)), member.tracklet_id))
+            name = names[others[0]] if others else identity.vehicle_id  # type: ignore[union-attr]
+            evidence = self.scales.weigh(tracklet, nearest)
+            candidates.append(Candidate(name, nearest.tracklet_id, nearest.camera, log_odds, evidence))
+        own = next((one for one in candidates if one.vehicle_id == names[index]), None)
+        is_founder = place.identity is None and names[index] == vehicle_id_of(tracklet.tracklet_id)
+        reason, rule = self._account(tracklet, place, own, is_founder=is_founder)
+        return Decision(
+            tracklet.tracklet_id,
+            names[index],
+            is_provisional,
+            reason,
+            rule,
+            place.score,
+            place.margin,
+            len(place.rivals),
+            tuple(candidates),
+            decided_at,
+        )
+
+    def _account(
+        self, tracklet: Tracklet, place: Placed, own: Candidate | None, *, is_founder: bool
+    ) -> tuple[Reason, Rule]:
+        if not place.rivals:
+            return Reason.NEW, Rule.NOBODY
+        if place.is_alone:
+            return Reason.NEW, Rule.TOO_CLOSE if place.rivals[0][0] > 0 else Rule.NOBODY_ALIKE
+        if is_founder:
+            return Reason.NEW, Rule.BEST
+        if own is not None and own.camera == tracklet.camera:
+            return Reason.JOINED, Rule.BROKEN_OFF
+        if own is not None and own.evidence.transit_s > self._config.reach_s:
+            return Reason.RETURNED, Rule.CAME_BACK
+        return Reason.LINKED, Rule.BEST
+
+    def _link(self, tracklet: Tracklet, vehicle_id: str) -> None:
+        self._gallery.link(vehicle_id, tracklet)
+        self._tracklets[tracklet.tracklet_id] = (tracklet, vehicle_id)
+
+    def _forget(self, now: float) -> None:
+        gone = self._gallery.forget(now - self._config.time_to_live_s, most=self._config.max_identities)
+        for tracklet in gone:
+            del self._tracklets[tracklet.tracklet_id]
+
+    def _look_again(self, now: float) -> list[Correction]:
+        """Decides the tracklets of the last while anew, with what has been learned and seen since."""
+        self._looked_at = now
+        since = now - self._config.look_back_s
+        recent = [
+            (tracklet, vehicle_id)
+            for tracklet, vehicle_id in self._tracklets.values()
+            if tracklet.ended_at >= since and not tracklet.is_pinned and tracklet.vectors
+        ]
+        if not recent:
+            return []
+        recent.sort(key=lambda one: (one[0].ended_at, one[0].tracklet_id))
+        recent = sorted(recent[-_LOOKED_AT:], key=lambda one: (one[0].started_at, one[0].tracklet_id))
+        tracklets, before = [tracklet for tracklet, _ in recent], [vehicle_id for _, vehicle_id in recent]
+        anchors = self._anchors(recent)
+        candidates = [[anchors[vehicle_id]] if vehicle_id in anchors else [] for vehicle_id in before]
+        window = self._window(tracklets, candidates)
+        placed = window.place()
+        after = rename(window, placed, tracklets, before, anchors, is_taken=lambda name: bool(self._gallery.find(name)))
+        corrections = []
+        for kind, rows in changes(before, after, anchors):
+            decisions = [
+                replace(
+                    self._decision(tracklets, row, placed[row], after, decided_at=now, is_provisional=False),
+                    reason=kind,
+                    rule=Rule.SECOND_LOOK,
+                )
+                for row in rows
+            ]
+            corrections.append(Correction(kind, tuple(decisions)))
+        for tracklet, old, new in zip(tracklets, before, after, strict=True):
+            if old != new:
+                self._gallery.unlink(old, tracklet)
+                self._link(tracklet, new)
+        return corrections
+
+    def _anchors(self, recent: Sequence[tuple[Tracklet, str]]) -> dict[str, Identity]:
+        """What of the vehicles is not looked at again: decided long ago, or by a person."""
+        looked_at = {tracklet.tracklet_id for tracklet, _ in recent}
+        anchors = {}
+        for vehicle_id in sorted({vehicle_id for _, vehicle_id in recent}):
+            identity = self._gallery.find(vehicle_id)
+            rest = [member for member in identity.members if member.tracklet_id not in looked_at] if identity else []
+            if rest:
+                anchors[vehicle_id] = Identity(-1, vehicle_id, rest)
+        return anchors

@@ -6,15 +6,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from reid.modality import Modality
-from streamer.matcher.linker import Decision, Linker
+from storage.records import MATCHER
+from streamer.matcher.decision import Decision, Outcome
+from streamer.matcher.ground_path import ground_path
+from streamer.matcher.linker import Linker
 from streamer.matcher.tracklet import Tracklet
 from streamer.matcher.watermarks import Watermarks
 from streamer.sightings import CameraState, SightingKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from storage.matcher_state import StoredTracklet
+    from storage.paths import PathPoints
     from storage.records import CameraWatermark
     from streamer.config import MatcherConfig
     from streamer.matcher.calibration import Calibration
@@ -35,10 +39,24 @@ class Region:
         #: When they ended: what is said of them afterwards is kept, but opens them no more.
         self._ended: dict[str, float] = {}
 
-    def restore(self, tracklets: Iterable[StoredTracklet], watermarks: Iterable[CameraWatermark]) -> None:
-        """Takes up the state that the database holds, as if it had just been decided."""
+    def restore(
+        self,
+        tracklets: Iterable[StoredTracklet],
+        paths: Mapping[str, PathPoints],
+        learned: Mapping[str, bytes],
+        watermarks: Iterable[CameraWatermark],
+    ) -> None:
+        """Takes up the state that the database holds, as if it had just been decided.
+
+        Args:
+            tracklets: The region's.
+            paths: Where they were, by id.
+            learned: What `learned` gave, by name.
+            watermarks: How far the cameras' sessions have come.
+        """
+        self._linker.load(learned)
         for stored in tracklets:
-            tracklet = self._from_storage(stored)
+            tracklet = self._from_storage(stored, paths.get(stored.tracklet.tracklet_id))
             decided = stored.assignment
             if decided is not None and not decided.is_provisional:
                 self._ended[tracklet.tracklet_id] = tracklet.ended_at
@@ -93,13 +111,25 @@ class Region:
             self._end(tracklet)
         return lost
 
-    def settle(self) -> list[Decision]:
-        """Every decision that the cameras' promises allow by now."""
-        decisions = self._linker.settle(self._watermarks.region)
-        if decisions:
-            horizon = decisions[-1].decided_at - self._config.time_to_live_s
+    def is_due(self) -> bool:
+        """Whether `settle` would decide anything."""
+        return self._linker.is_due(self._watermarks.region)
+
+    def settle(self) -> Outcome:
+        """Every decision and correction that the cameras' promises allow by now."""
+        outcome = self._linker.settle(self._watermarks.region)
+        if outcome.decisions:
+            horizon = outcome.decisions[-1].decided_at - self._config.time_to_live_s
             self._ended = {name: ended_at for name, ended_at in self._ended.items() if ended_at >= horizon}
-        return decisions
+        return outcome
+
+    def correct(self, tracklet_id: str, vehicle_id: str, *, is_pinned: bool) -> None:
+        """Takes in what somebody else decided; `is_pinned` when it must stay so."""
+        self._linker.correct(tracklet_id, vehicle_id, is_pinned=is_pinned)
+
+    def learned(self) -> dict[str, bytes]:
+        """What must be kept beside the tracklets and their decisions, by name; only what has changed since the last."""
+        return self._linker.dump()
 
     def _end(self, tracklet: Tracklet) -> None:
         tracklet.is_ended = True
@@ -109,24 +139,32 @@ class Region:
     def _update(self, tracklet: Tracklet, sighting: Sighting) -> None:
         tracklet.ended_at = max(tracklet.ended_at, sighting.occurred_at.timestamp())
         tracklet.class_votes = dict(sighting.class_votes)
+        path = sighting.path
+        if len(path):
+            known = tracklet.path
+            joined = known.joined(path.times, path.boxes) if known else ground_path(path.times, path.boxes)
+            tracklet.follow(joined)
         for embedding in sighting.embeddings:
             if self._calibration.knows(sighting.model_id, embedding.vector):
-                vector = self._calibration.centred(embedding.modality, embedding.vector)
-                tracklet.vectors[embedding.modality] = vector
+                tracklet.vectors[embedding.modality] = embedding.vector
 
-    def _from_storage(self, stored: StoredTracklet) -> Tracklet:
+    def _from_storage(self, stored: StoredTracklet, path: PathPoints | None) -> Tracklet:
         record = stored.tracklet
         embeddings = [found for found in stored.embeddings if self._calibration.knows(found.model_id, found.vector)]
-        return Tracklet(
+        tracklet = Tracklet(
             record.tracklet_id,
             record.camera,
             record.session,
             record.started_at.timestamp(),
             record.ended_at.timestamp(),
             dict(record.class_votes),
-            {(m := Modality(found.modality)): self._calibration.centred(m, found.vector) for found in embeddings},
+            {Modality(found.modality): found.vector for found in embeddings},
             is_ended=record.end_reason is not None,
+            is_pinned=stored.assignment is not None and stored.assignment.decided_by != MATCHER,
         )
+        if path is not None and len(path):
+            tracklet.follow(ground_path(path.times, path.boxes))
+        return tracklet
 
 
 def as_datetime(seconds: float) -> datetime:

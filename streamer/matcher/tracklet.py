@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from reid.modality import Modality
+    from streamer.matcher.ground_path import GroundPath
 
 
 @dataclass(slots=True)
@@ -25,6 +27,10 @@ class Tracklet:
         class_votes: Share of each vehicle class, by COCO's name, summing to 1.
         vectors: The embedding of each modality seen, (D,) float32, unit norm.
         is_ended: Whether its `end` sighting has come.
+        path: Where it was; None when nothing is known of that, or it was long ago.
+        entry: (2,) where it was first seen, pixels; so far as `path` has told.
+        exit: (2,) where it was last seen.
+        is_pinned: Whether a person decided whose it is.
     """
 
     tracklet_id: str
@@ -35,6 +41,14 @@ class Tracklet:
     class_votes: dict[str, float] = field(default_factory=dict)
     vectors: dict[Modality, NDArray[np.float32]] = field(default_factory=dict)
     is_ended: bool = False
+    path: GroundPath | None = None
+    entry: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    exit: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    is_pinned: bool = False
+
+    def follow(self, path: GroundPath) -> None:
+        """Takes over where it was."""
+        self.path, self.entry, self.exit = path, path.entry, path.exit
 
     def overlaps(self, other: Tracklet) -> bool:
         """Whether there is a moment that both were seen."""

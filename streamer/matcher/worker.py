@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from storage.errors import OffsetConflictError, StorageError
-from storage.matcher_state import load_tracklets, load_watermarks
-from storage.records import AssignmentRecord, CameraWatermark, EmbeddingRecord, PathSegment, TrackletRecord
+from storage.matcher_state import (
+    load_learned,
+    load_operator_decisions,
+    load_paths,
+    load_tracklets,
+    load_watermarks,
+)
+from storage.records import MATCHER, AssignmentRecord, CameraWatermark, EmbeddingRecord, PathSegment, TrackletRecord
 from storage.writer import Writer
 from streamer.matcher.calibration import load_calibration
-from streamer.matcher.linker import Decision, Linker
+from streamer.matcher.decision import Candidate, Decision, Outcome, Reason, probability
+from streamer.matcher.linker import Linker
 from streamer.matcher.region import Region, as_datetime
-from streamer.matcher.transit import RoadGraph
+from streamer.matcher.roads import RoadGraph
 from streamer.matcher.watermarks import Watermarks
 from streamer.sighting_codec import decode
 from streamer.sightings import CameraState, EndReason, Heartbeat, Sighting, SightingError
@@ -61,6 +68,7 @@ class MatcherCounters:
     decided: int = 0
     linked: int = 0
     vehicles: int = 0
+    corrected: int = 0
     lost: int = 0
     uncompared: int = 0
     crops_lost: int = 0
@@ -91,6 +99,7 @@ class MatcherWorker:
         self._regions: dict[str, Region] = {}
         self._offsets: dict[tuple[str, int], int | None] = {}
         self._foreign_models: set[str] = set()
+        self._corrected_until: dict[str, int] = {}
 
     def run(self, stop: StopSignal, *, poll_s: float = 0.25) -> None:
         """Steps until `stop` is set, which is looked at every `poll_s` seconds at least."""
@@ -136,7 +145,7 @@ class MatcherWorker:
             return
         region = self._region(message, session)
         if isinstance(message, Heartbeat):
-            self._hear(message, region, writer)
+            self._hear(message, region, session, writer)
         elif self._store(message, writer):
             self._note_model(message)
             self._assign(region.observe(message), writer)
@@ -154,13 +163,31 @@ class MatcherWorker:
                 remedy="python -m streamer.calibrate",
             )
 
-    def _hear(self, heartbeat: Heartbeat, region: Region, writer: Writer) -> None:
+    def _hear(self, heartbeat: Heartbeat, region: Region, session: Session, writer: Writer) -> None:
         is_finished = heartbeat.state is CameraState.FINISHED
         writer.set_watermark(CameraWatermark(heartbeat.camera, heartbeat.session, heartbeat.watermark, is_finished))
         for tracklet in region.hear(heartbeat):
             writer.store_sighting(_lost(tracklet, heartbeat.region), None, ())
             self.counters.lost += 1
-        self._assign(region.settle(), writer)
+        if region.is_due():
+            self._take_in_corrections(heartbeat.region, region, session)
+            self._write(region.settle(), heartbeat.region, region, writer)
+
+    def _take_in_corrections(self, name: str, region: Region, session: Session) -> None:
+        """What people have decided since the last time."""
+        for decision in load_operator_decisions(session, name, after=self._corrected_until.get(name, 0)):
+            region.correct(decision.tracklet_id, decision.vehicle_id, is_pinned=decision.is_pinned)
+            self._corrected_until[name] = decision.assignment_id
+
+    def _write(self, outcome: Outcome, name: str, region: Region, writer: Writer) -> None:
+        self._assign(outcome.decisions, writer)
+        for correction in outcome.corrections:
+            at = as_datetime(correction.decisions[0].decided_at)
+            rows = [_assignment(decision, self._calibration.model_id) for decision in correction.decisions]
+            writer.correct(correction.kind, rows, made_by=MATCHER, made_at=at)
+            self.counters.corrected += len(rows)
+        if outcome.settled_at is not None:
+            writer.store_learned(name, region.learned(), as_datetime(outcome.settled_at))
 
     def _store(self, sighting: Sighting, writer: Writer) -> bool:
         """Stores what a sighting says; False when it is known already."""
@@ -176,8 +203,8 @@ class MatcherWorker:
                 self.counters.provisional += 1
             else:
                 self.counters.decided += 1
-                self.counters.linked += decision.reason == "linked"
-                self.counters.vehicles += decision.reason != "linked"
+                self.counters.linked += decision.reason is not Reason.NEW
+                self.counters.vehicles += decision.reason is Reason.NEW
 
     def _region(self, message: Sighting | Heartbeat, session: Session) -> Region:
         if message.region not in self._regions:
@@ -197,7 +224,9 @@ class MatcherWorker:
         now = message.watermark if isinstance(message, Heartbeat) else message.occurred_at
         seen_since = now - timedelta(seconds=config.time_to_live_s)
         watermarks = [mark for mark in load_watermarks(session) if mark.camera in cameras]
-        region.restore(load_tracklets(session, message.region, seen_since=seen_since), watermarks)
+        tracklets = load_tracklets(session, message.region, seen_since=seen_since)
+        paths = load_paths(session, message.region, seen_since=seen_since)
+        region.restore(tracklets, paths, load_learned(session, message.region), watermarks)
         return region
 
     def _embeddings(self, sighting: Sighting) -> list[EmbeddingRecord]:
@@ -269,17 +298,7 @@ def _path(sighting: Sighting) -> PathSegment:
 
 
 def _assignment(decision: Decision, model_id: str) -> AssignmentRecord:
-    evidence = decision.evidence
-    found = (
-        {}
-        if evidence is None
-        else {
-            "appearance": round(evidence.appearance, 3),
-            "vehicle_class": round(evidence.vehicle_class, 3),
-            "transit": round(evidence.transit, 3),
-            "similarity": None if evidence.similarity is None else round(evidence.similarity, 4),
-        }
-    )
+    own = decision.evidence
     return AssignmentRecord(
         decision.tracklet_id,
         decision.vehicle_id,
@@ -287,9 +306,33 @@ def _assignment(decision: Decision, model_id: str) -> AssignmentRecord:
         decision.is_provisional,
         decision.score,
         decision.margin,
-        evidence.modalities if evidence else None,
-        evidence.transit_s if evidence else None,
+        own.modalities if own else None,
+        own.transit_s if own else None,
         model_id,
         as_datetime(decision.decided_at),
-        {"candidates": decision.candidates, **found},
+        {
+            "rule": decision.rule,
+            "considered": decision.considered,
+            "candidates": [_told(candidate) for candidate in decision.candidates],
+        },
     )
+
+
+def _told(candidate: Candidate) -> dict[str, str | float | None]:
+    """A candidate as `python -m storage why` reads it."""
+    evidence = candidate.evidence
+    return {
+        "vehicle_id": candidate.vehicle_id,
+        "tracklet_id": candidate.tracklet_id,
+        "camera": candidate.camera,
+        "log_odds": round(candidate.log_odds, 3),
+        "probability": round(probability(candidate.log_odds), 4),
+        "appearance": round(evidence.appearance, 3),
+        "similarity": None if evidence.similarity is None else round(evidence.similarity, 4),
+        "modalities": evidence.modalities,
+        "transit": round(evidence.transit, 3),
+        "transit_s": round(evidence.transit_s, 3),
+        "co_visibility": None if evidence.co_visibility is None else round(evidence.co_visibility, 3),
+        "vehicle_class": round(evidence.vehicle_class, 3),
+        "prior": evidence.prior,
+    }

@@ -24,10 +24,10 @@ from streamer.sightings import (
 EPOCH = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MODEL = "stub-1"
 DIMENSION = 16
-#: Vectors of different vehicles are orthogonal, so that evidence is +4 for the same and -4 for another.
+#: Vectors of different vehicles are orthogonal, so that evidence is about +6 for the same and -6 for another.
 CALIBRATION = Calibration(
     MODEL,
-    {modality_pair(first, second): Logistic(8.0, -4.0) for first in Modality for second in Modality},
+    {modality_pair(first, second): Logistic(12.0, -6.0) for first in Modality for second in Modality},
 )
 
 

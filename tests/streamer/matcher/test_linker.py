@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 
 from reid.modality import Modality
 from streamer.config import LinkConfig, MatcherConfig
-from streamer.matcher.linker import Linker, vehicle_id_of
+from streamer.matcher.decision import vehicle_id_of
+from streamer.matcher.linker import Linker
+from streamer.matcher.roads import RoadGraph
 from streamer.matcher.tracklet import Tracklet
-from streamer.matcher.transit import RoadGraph
 from tests.streamer.matcher.matcher_builders import CALIBRATION, links, tracklet
 
 
@@ -19,7 +20,7 @@ def _linker(road: tuple[LinkConfig, ...] | None = None) -> Linker:
 def _vehicles(linker: Linker, tracklets: list[Tracklet]) -> dict[str, str]:
     for one in tracklets:
         linker.end(one)
-    return {decision.tracklet_id: decision.vehicle_id for decision in linker.settle(math.inf)}
+    return {decision.tracklet_id: decision.vehicle_id for decision in linker.settle(math.inf).decisions}
 
 
 def test_alike_is_linked_across_modalities_and_unlike_is_new() -> None:
@@ -75,8 +76,8 @@ def test_a_window_is_not_decided_before_it_has_passed() -> None:
     linker = _linker()
     linker.end(tracklet("a/s/1", 0, 4, vehicle=1))
 
-    assert linker.settle(5.9) == []
-    assert [decision.tracklet_id for decision in linker.settle(6.0)] == ["a/s/1"]
+    assert linker.settle(5.9).decisions == []
+    assert [decision.tracklet_id for decision in linker.settle(6.0).decisions] == ["a/s/1"]
 
 
 def test_a_proposal_changes_nothing() -> None:
@@ -111,6 +112,6 @@ def test_neither_arrival_order_nor_batches_change_a_decision(
     linker = _linker()
     for one in shuffled:
         linker.end(one)
-    in_parts = [decision for mark in [*sorted(watermarks), math.inf] for decision in linker.settle(mark)]
+    in_parts = [decision for mark in [*sorted(watermarks), math.inf] for decision in linker.settle(mark).decisions]
 
     assert {decision.tracklet_id: decision.vehicle_id for decision in in_parts} == straight

@@ -3,8 +3,9 @@ import math
 import pytest
 
 from streamer.config import LinkConfig
+from streamer.matcher.evidence import gap_s
+from streamer.matcher.roads import RoadGraph, TravelTime
 from streamer.matcher.tracklet import Tracklet
-from streamer.matcher.transit import RoadGraph, TravelTime, TravelTimes, gap_s
 
 
 def _link(first: str, second: str, min_s: float, max_s: float) -> LinkConfig:
@@ -45,32 +46,3 @@ def test_the_gap_lies_between_leaving_and_entering_whoever_came_first(
     first: tuple[float, float], second: tuple[float, float], gap: float
 ) -> None:
     assert gap_s(_seen(*first), _seen(*second)) == gap
-
-
-def _stay(camera: str, middle: float) -> Tracklet:
-    return Tracklet(f"{camera}/s/{middle}", camera, "s", middle - 2, middle + 2)
-
-
-def test_nothing_linked_nothing_learned() -> None:
-    assert TravelTimes([]).llr(_stay("a", 0), _stay("b", 5)) == 0.0
-    assert TravelTimes([[_stay("a", 0)], [_stay("b", 5)]]).llr(_stay("a", 0), _stay("b", 5)) == 0.0
-
-
-def test_a_usual_travel_time_speaks_for_a_link_and_an_unusual_one_against_it() -> None:
-    learned = TravelTimes(
-        [
-            [_stay("a", start), _stay("b", start + 5 + jitter)]
-            for start, jitter in ((0, 0.1), (10, -0.2), (20, 0.0), (30, 0.3), (40, -0.1), (50, 0.2))
-        ]
-    )
-
-    assert learned.llr(_stay("a", 100), _stay("b", 105)) > 1
-    assert learned.llr(_stay("a", 100), _stay("b", 112)) < -0.5
-    # The other direction of the road was never seen.
-    assert learned.llr(_stay("b", 100), _stay("a", 105)) < -0.5
-
-
-def test_a_travel_time_does_not_depend_on_who_asks() -> None:
-    learned = TravelTimes([[_stay("a", 0), _stay("b", 5)], [_stay("b", 20), _stay("a", 12)]])
-
-    assert learned.llr(_stay("a", 50), _stay("b", 56)) == learned.llr(_stay("b", 56), _stay("a", 50))

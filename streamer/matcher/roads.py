@@ -1,21 +1,25 @@
-"""Travel between cameras: what the road allows, and what the links made so far say of how long it takes."""
+"""What the site file says of the roads between cameras: hard limits, and what to expect before anything is learned."""
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections import defaultdict
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamer.matcher.passages import unknown_density
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from streamer.config import LinkConfig
-    from streamer.matcher.tracklet import Tracklet
+
+#: A stay in two overlapping views at once, in seconds: how far before the end of one the other may begin.
+_SHARED_STAY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,11 @@ class RoadGraph:
         self._dwell_s = dwell_s
         self._known: dict[tuple[str, str], TravelTime | None] = {}
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether there are any limits."""
+        return self._links is not None
+
     def travel_time(self, first: str, second: str) -> TravelTime | None:
         """The travel time between two cameras, either way; None where the road does not join them."""
         if self._links is None:
@@ -56,6 +65,25 @@ class RoadGraph:
         if key not in self._known:
             self._known[key] = self._shortest(*key)
         return self._known[key]
+
+    def forbids(self, left: str, entered: str, gap_s: float) -> str | None:
+        """Why a vehicle can't leave the one view and enter the other so many seconds later, in words, or None."""
+        travel = self.travel_time(left, entered)
+        if travel is None:
+            return f"no road between {left} and {entered}"
+        if gap_s < travel.min_s and not travel.may_overlap:
+            return f"{gap_s:.1f} s between {left} and {entered}, at least {travel.min_s:g} s needed"
+        if gap_s > travel.max_s:
+            return f"{gap_s:.1f} s between {left} and {entered}, at most {travel.max_s:g} s expected"
+        return None
+
+    def density(self, left: str, entered: str, gap_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N,) density per second of times (N,) that is expected before anything was learned."""
+        travel = self.travel_time(left, entered)
+        if travel is None or math.isinf(travel.max_s):
+            return unknown_density(gap_s)
+        span = travel.max_s - travel.min_s + (_SHARED_STAY_S if travel.may_overlap else 0.0)
+        return np.full(len(gap_s), 0.5 / span)
 
     def _shortest(self, first: str, second: str) -> TravelTime | None:
         """A direct link as it is; else the fewest links, and of those the quickest (Dijkstra 1959)."""
@@ -83,52 +111,3 @@ def _adjacency(links: Sequence[LinkConfig]) -> dict[str, dict[str, TravelTime]]:
         adjacency.setdefault(first, {})[second] = time
         adjacency.setdefault(second, {})[first] = time
     return adjacency
-
-
-def gap_s(first: Tracklet, second: Tracklet) -> float:
-    """Seconds between the two tracklets; negative while both are seen."""
-    return max(second.started_at - first.ended_at, first.started_at - second.ended_at)
-
-
-#: Spread of the travel times of vehicles that go the same way, in seconds.
-_SPREAD_S = 0.8
-#: Two tracklets of different vehicles lie up to this far apart, any offset being as likely.
-_HORIZON_S = 20.0
-#: So many links must agree before what was learned weighs as much as knowing nothing.
-_DOUBT = 4.0
-#: A travel time never says more than this, in nats: some of the links that it was learned from are wrong.
-_MAX_TRANSIT = 3.0
-
-
-class TravelTimes:
-    """How long vehicles take from one camera to another here, learned from those already linked.
-
-    Per pair of cameras a Parzen estimate of the time between the middles of two stays, with its sign, since the two
-    directions of a road differ; mixed with a uniform one that stands for doubt. With no links it says nothing.
-    """
-
-    def __init__(self, vehicles: Iterable[Sequence[Tracklet]]) -> None:
-        """Learns from each vehicle's tracklets."""
-        offsets: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for tracklets in vehicles:
-            for first, second in combinations(sorted(tracklets, key=lambda tracklet: tracklet.camera), 2):
-                if first.camera != second.camera:
-                    offsets[first.camera, second.camera].append(_middle(second) - _middle(first))
-        # Sorted, so that sums come out the same to the last bit in whatever order the links were made.
-        self._offsets = {pair: np.sort(np.array(found)) for pair, found in offsets.items()}
-
-    def llr(self, first: Tracklet, second: Tracklet) -> float:
-        """Log p(offset | one vehicle) / p(offset | two), in nats, for two tracklets of different cameras."""
-        first, second = sorted((first, second), key=lambda tracklet: tracklet.camera)
-        known = self._offsets.get((first.camera, second.camera))
-        if known is None:
-            return 0.0
-        distance = (_middle(second) - _middle(first) - known) / _SPREAD_S
-        density = float(np.exp(-0.5 * distance**2).sum()) / (_SPREAD_S * math.sqrt(2 * math.pi))
-        uniform = 1 / (2 * _HORIZON_S)
-        ratio = (density + _DOUBT * uniform) / ((len(known) + _DOUBT) * uniform)
-        return min(max(math.log(ratio), -_MAX_TRANSIT), _MAX_TRANSIT)
-
-
-def _middle(tracklet: Tracklet) -> float:
-    return (tracklet.started_at + tracklet.ended_at) / 2

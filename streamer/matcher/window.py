@@ -1,0 +1,170 @@
+"""All that is decided at one time: tracklets weighed against each other and against the vehicles already known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from streamer.matcher.association import cluster, totals
+from streamer.matcher.evidence import gap_s
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from streamer.matcher.evidence import Scales
+    from streamer.matcher.gallery import Identity
+    from streamer.matcher.tracklet import Tracklet
+
+#: Members of an identity that a tracklet is compared with: the nearest in time.
+_MEMBERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a tracklet came to lie.
+
+    Attributes:
+        identity: The known vehicle that it belongs to, or None.
+        others: The tracklets of its window that belong to the same vehicle, as indices.
+        score: Log-odds that it belongs to them, summed over all; None where it is alone.
+        margin: By how much that beats being alone or the best other vehicle; of one alone, what it would have taken to
+            join the best, or None where there was none.
+        rivals: The vehicles that it could have been, its own among them: log-odds, the known vehicle or None, and the
+            tracklets of its window that belong to it; best first. Those that a hard rule forbids are missing.
+    """
+
+    identity: Identity | None
+    others: tuple[int, ...]
+    score: float | None
+    margin: float | None
+    rivals: tuple[tuple[float, Identity | None, tuple[int, ...]], ...]
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it belongs to nobody else."""
+        return self.identity is None and not self.others
+
+
+class Window:
+    """Tracklets that are decided together.
+
+    Args:
+        tracklets: N of them.
+        candidates: For each the known vehicles that it may be. Known vehicles stay apart from each other.
+        scales: What pairs are weighed with.
+        reach_s: Members that were last seen longer ago than this are no neighbours in time: looks alone count.
+        return_log_odds: What is added to the looks of a vehicle all of whose members are out of reach.
+    """
+
+    def __init__(
+        self,
+        tracklets: Sequence[Tracklet],
+        candidates: Sequence[Sequence[Identity]],
+        scales: Scales,
+        *,
+        reach_s: float,
+        return_log_odds: float,
+    ) -> None:
+        self._tracklets = tracklets
+        self._scales = scales
+        self._reach_s = reach_s
+        self._return_log_odds = return_log_odds
+        known = {identity.vehicle_id: identity for found in candidates for identity in found}
+        self._known = [known[vehicle_id] for vehicle_id in sorted(known)]
+        column = {identity.vehicle_id: index for index, identity in enumerate(self._known)}
+        self._columns = [[column[identity.vehicle_id] for identity in found] for found in candidates]
+        self._between = scales.totals(tracklets, tracklets)
+        self._to_known = {
+            (row, at): self.to_identity(tracklet, self._known[at])
+            for row, tracklet in enumerate(tracklets)
+            for at in self._columns[row]
+        }
+
+    def to_identity(self, tracklet: Tracklet, identity: Identity) -> float:
+        """The log-odds that a tracklet is a known vehicle; minus infinity where a hard rule forbids it."""
+        members = sorted(identity.members, key=lambda member: (abs(gap_s(tracklet, member)), member.tracklet_id))
+        members = members[:_MEMBERS]
+        if gap_s(tracklet, members[0]) <= self._reach_s:
+            return float(self._scales.totals([tracklet], members).sum())
+        if any(self._scales.forbids(tracklet, member) for member in members):
+            return -np.inf
+        return float(self._scales.looks([tracklet], members).mean()) + self._return_log_odds
+
+    def worth(self, cluster_: Sequence[int], identity: Identity | None) -> float:
+        """The log-odds of some tracklets, as indices, and a known vehicle being one, summed over all pairs."""
+        between = self._between[np.ix_(cluster_, cluster_)][np.triu_indices(len(cluster_), 1)].sum()
+        known = sum(self.to_identity(self._tracklets[row], identity) for row in cluster_) if identity else 0.0
+        return float(between + known)
+
+    def place(self) -> list[Placed]:
+        """Clusters everything, and says of each tracklet where it came to lie and what else it could have been."""
+        placed: list[Placed | None] = [None] * len(self._tracklets)
+        for columns, rows in self._components():
+            evidence = self._evidence(columns, rows)
+            labels = cluster(evidence)
+            for node, row in enumerate(rows, start=len(columns)):
+                placed[row] = self._placed(node, evidence, labels, columns, rows)
+        return [one for one in placed if one is not None]
+
+    def _components(self) -> list[tuple[list[int], list[int]]]:
+        """Known vehicles and tracklets, as indices, that anything speaks for joining, directly or by way of others."""
+        count = len(self._tracklets)
+        rows, others = np.nonzero(self._between > 0)
+        edges = [(row, count + column) for (row, column), total in self._to_known.items() if total > 0]
+        first = np.array([*rows, *(row for row, _ in edges)], np.int64)
+        second = np.array([*others, *(other for _, other in edges)], np.int64)
+        size = count + len(self._known)
+        graph = coo_array((np.ones(len(first)), (first, second)), shape=(size, size))
+        _, group = connected_components(graph, directed=False)
+        members: dict[int, tuple[list[int], list[int]]] = {}
+        for node, label in enumerate(group[:count]):
+            members.setdefault(int(label), ([], []))[1].append(node)
+        for column, label in enumerate(group[count:]):
+            if int(label) in members:
+                members[int(label)][0].append(column)
+        return list(members.values())
+
+    def _evidence(self, columns: Sequence[int], rows: Sequence[int]) -> NDArray[np.float64]:
+        """(N, N) between the known vehicles, first, and the tracklets of a component."""
+        known = len(columns)
+        evidence = np.full((known + len(rows), known + len(rows)), -np.inf)
+        evidence[known:, known:] = self._between[np.ix_(rows, rows)]
+        for at, column in enumerate(columns):
+            for node, row in enumerate(rows, start=known):
+                if (row, column) not in self._to_known:
+                    self._to_known[row, column] = self.to_identity(self._tracklets[row], self._known[column])
+                evidence[at, node] = evidence[node, at] = self._to_known[row, column]
+        return evidence
+
+    def _placed(
+        self,
+        node: int,
+        evidence: NDArray[np.float64],
+        labels: NDArray[np.int64],
+        columns: Sequence[int],
+        rows: Sequence[int],
+    ) -> Placed:
+        known, row = len(columns), rows[node - len(columns)]
+        found: list[tuple[float, Identity | None, tuple[int, ...], bool]] = []
+        for label, total in totals(evidence, labels, node).items():
+            if np.isfinite(total):
+                identity = self._known[columns[label]] if label < known else None
+                own = np.flatnonzero(labels == label).tolist()
+                others = tuple(rows[other - known] for other in own if other >= known and other != node)
+                found.append((total, identity, others, label == labels[node]))
+        outside = {column: self._to_known[row, column] for column in self._columns[row] if column not in columns}
+        found += [(total, self._known[column], (), False) for column, total in outside.items() if np.isfinite(total)]
+        found.sort(key=lambda rival: -rival[0])
+        rivals = tuple((total, identity, others) for total, identity, others, _ in found)
+        best_other = max((total for total, _, _, is_own in found if not is_own), default=None)
+        own_place = next(((total, identity, others) for total, identity, others, is_own in found if is_own), None)
+        if own_place is None:
+            return Placed(None, (), None, None if best_other is None else -best_other, rivals)
+        score, identity, others = own_place
+        return Placed(identity, others, score, score - max(0.0, best_other or 0.0), rivals)
