@@ -17,3 +17,11 @@ class OffsetConflictError(StorageError):
 
 class VehicleNotFoundError(StorageError):
     """No vehicle of that id, or more than one whose id begins so."""
+
+
+class TrackletNotFoundError(StorageError):
+    """No tracklet of that id, or more than one whose id begins or ends so."""
+
+
+class CorrectionError(StorageError):
+    """A correction that can't be made: it would change nothing, or something later stands in its way."""

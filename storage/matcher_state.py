@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import exists, func, literal_column, or_, select
 
 from storage.blobs import decode_vector
+from storage.history import assignment_record
 from storage.models import (
     AssignmentRow,
     CameraWatermarkRow,
@@ -87,7 +88,7 @@ def load_tracklets(session: Session, region: str, *, seen_since: datetime | None
             _tracklet(tracklet),
             tracklet.last_sequence,
             tuple(embeddings.get(tracklet.tracklet_id, ())),
-            _assignment(assignment) if assignment is not None else None,
+            assignment_record(assignment) if assignment is not None else None,
         )
         for tracklet, assignment in rows
     ]
@@ -233,21 +234,4 @@ def _embedding(row: EmbeddingRow) -> EmbeddingRecord:
         box=(row.x1, row.y1, row.x2, row.y2),
         crop_image=row.crop_image,
         tokens=row.tokens,
-    )
-
-
-def _assignment(row: AssignmentRow) -> AssignmentRecord:
-    return AssignmentRecord(
-        tracklet_id=row.tracklet_id,
-        vehicle_id=row.vehicle_id,
-        reason=row.reason,
-        is_provisional=row.is_provisional,
-        score=row.score,
-        margin=row.margin,
-        modality_pair=row.modality_pair,
-        transit_s=row.transit_s,
-        model_id=row.model_id,
-        decided_at=row.decided_at,
-        evidence=row.evidence,
-        decided_by=row.decided_by,
     )

@@ -169,7 +169,7 @@ class AssignmentRecord:
         margin: By how much the score beat the next best candidate's; None without one.
         modality_pair: The two bands compared, such as `visible-thermal`; None for a new vehicle.
         transit_s: Seconds from the vehicle's previous camera to this one; None for a new vehicle.
-        model_id: The embedder whose vectors were compared.
+        model_id: The embedder whose vectors were compared; empty where a person decided.
         decided_at: Event time of the decision; of a person's, the time on the clock.
         evidence: Whatever else was used, as JSON.
         decided_by: Whose word it is: `MATCHER`'s, or a person's, which the matcher must leave as it is.

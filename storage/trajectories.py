@@ -16,6 +16,7 @@ from sqlalchemy import Select, Subquery, case, func, or_, select
 
 from storage.answers import BoxRow, CropRow, Stop, Trajectory, VehicleSummary
 from storage.errors import VehicleNotFoundError
+from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, CameraRow, EmbeddingRow, SightingRow, TrackletRow, VehicleRow
 from storage.paths import PathPoints, merged
 from storage.records import MATCHER
@@ -94,7 +95,7 @@ def trajectory(session: Session, vehicle_id: str) -> Trajectory:
     Raises:
         VehicleNotFoundError: No such vehicle, several, or one whose tracklets have all been given to others.
     """
-    vehicle = _find_vehicle(session, vehicle_id)
+    vehicle = find_vehicle(session, vehicle_id)
     rows = session.execute(
         select(TrackletRow, AssignmentRow)
         .join(AssignmentRow, AssignmentRow.tracklet_id == TrackletRow.tracklet_id)
@@ -265,20 +266,6 @@ def _summary(vehicle_id: str, rows: list[Any], modalities: tuple[str, ...]) -> V
         tracklets=len(rows),
         modalities=modalities,
     )
-
-
-def _find_vehicle(session: Session, vehicle_id: str) -> VehicleRow:
-    exact = session.scalars(select(VehicleRow).where(VehicleRow.vehicle_id == vehicle_id)).one_or_none()
-    if exact is not None:
-        return exact
-    begins_so = VehicleRow.vehicle_id.startswith(vehicle_id, autoescape=True)
-    found = session.scalars(select(VehicleRow).where(begins_so).order_by(VehicleRow.vehicle_id).limit(3)).all()
-    if not found:
-        raise VehicleNotFoundError(f"vehicle {vehicle_id}: not known")
-    if len(found) > 1:
-        examples = ", ".join(row.vehicle_id for row in found)
-        raise VehicleNotFoundError(f"vehicle {vehicle_id}: more than one begins so: {examples}; give more of the id")
-    return found[0]
 
 
 def _paths(session: Session, vehicle_id: str) -> dict[str, list[bytes]]:

@@ -149,8 +149,9 @@ class Writer:
 
         Args:
             kind: `merge`, `split`, `move` or `undo`.
-            assignments: At most one per tracklet. One that says what its tracklet's current decision says is left out,
-                and so is the matcher's for a tracklet on which a person has decided.
+            assignments: At most one per tracklet. One of the matcher's that says what its tracklet's current decision
+                says is left out, and so is one for a tracklet on which a person has decided. Of a person's, all are
+                kept where one says something new: what is confirmed is a part of what can be undone.
             made_by: `MATCHER`, or a person's name.
             made_at: Event time for the matcher, the clock for a person.
             note: Why, in that person's words.
@@ -165,7 +166,7 @@ class Writer:
         if made_by != MATCHER:
             self.hold_decisions()
         values = {"kind": kind, "made_by": made_by, "made_at": made_at, "note": note, "undoes": undoes}
-        changes = self._changes(assignments, is_matchers=made_by == MATCHER)
+        changes = self._changes(assignments, made_by)
         if not changes:
             return None
         correction_id: int = self._session.execute(statements.ADD_CORRECTION, values).scalar_one()
@@ -293,16 +294,15 @@ class Writer:
         return _Standing(*row)
 
     def _changes(
-        self, assignments: Sequence[AssignmentRecord], *, is_matchers: bool
+        self, assignments: Sequence[AssignmentRecord], made_by: str
     ) -> list[tuple[_Standing, AssignmentRecord]]:
-        """Those that differ from what stands, with what stands; in one order, so that no two writers wait in a ring."""
-        found = []
-        for assignment in sorted(assignments, key=lambda each: each.tracklet_id):
-            standing = self._standing(assignment.tracklet_id)
-            wanted = _under_a_persons_word(standing, assignment) if is_matchers else assignment
-            if not _says_the_same(standing, wanted):
-                found.append((standing, wanted))
-        return found
+        """What is to be written, with what stands; in one order, so that no two writers wait in a ring."""
+        ordered = sorted(assignments, key=lambda each: each.tracklet_id)
+        found = [(self._standing(assignment.tracklet_id), assignment) for assignment in ordered]
+        if made_by == MATCHER:
+            found = [(standing, _under_a_persons_word(standing, assignment)) for standing, assignment in found]
+        changes = [(standing, assignment) for standing, assignment in found if not _says_the_same(standing, assignment)]
+        return found if changes and made_by != MATCHER else changes
 
     def _add_assignment(self, standing: _Standing, assignment: AssignmentRecord, *, correction_id: int | None) -> int:
         if standing.assignment_id is not None:

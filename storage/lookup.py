@@ -1,0 +1,54 @@
+"""Finding what a person means by a part of its id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import or_, select
+
+from storage.errors import TrackletNotFoundError, VehicleNotFoundError
+from storage.models import TrackletRow, VehicleRow
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+def find_vehicle(session: Session, vehicle_id: str) -> VehicleRow:
+    """The vehicle of that id, or the only one whose id begins so.
+
+    Raises:
+        VehicleNotFoundError: None, or several.
+    """
+    exact = session.scalars(select(VehicleRow).where(VehicleRow.vehicle_id == vehicle_id)).one_or_none()
+    if exact is not None:
+        return exact
+    begins_so = VehicleRow.vehicle_id.startswith(vehicle_id, autoescape=True)
+    found = session.scalars(select(VehicleRow).where(begins_so).order_by(VehicleRow.vehicle_id).limit(3)).all()
+    if not found:
+        raise VehicleNotFoundError(f"vehicle {vehicle_id}: not known")
+    if len(found) > 1:
+        examples = ", ".join(row.vehicle_id for row in found)
+        raise VehicleNotFoundError(f"vehicle {vehicle_id}: more than one begins so: {examples}; give more of the id")
+    return found[0]
+
+
+def find_tracklet(session: Session, tracklet_id: str) -> TrackletRow:
+    """The tracklet of that id, or the only one whose id begins or ends so.
+
+    Raises:
+        TrackletNotFoundError: None, or several.
+    """
+    exact = session.scalars(select(TrackletRow).where(TrackletRow.tracklet_id == tracklet_id)).one_or_none()
+    if exact is not None:
+        return exact
+    column = TrackletRow.tracklet_id
+    part = or_(column.startswith(tracklet_id, autoescape=True), column.endswith(tracklet_id, autoescape=True))
+    found = session.scalars(select(TrackletRow).where(part).order_by(column).limit(3)).all()
+    if not found:
+        raise TrackletNotFoundError(f"tracklet {tracklet_id}: not known")
+    if len(found) > 1:
+        examples = ", ".join(row.tracklet_id for row in found)
+        raise TrackletNotFoundError(
+            f"tracklet {tracklet_id}: more than one begins or ends so: {examples}; give more of the id"
+        )
+    return found[0]
