@@ -1,9 +1,7 @@
-"""`python -m storage`: ask the database where vehicles went."""
+"""`python -m storage`: ask the database where vehicles went, and why; and correct it."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -11,35 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from storage.correction_commands import COMMANDS
 from storage.crop_store import CropStore
 from storage.errors import StorageError
 from storage.export import write_boxes, write_crops
 from storage.report import Format, Report, show, trajectory_report, vehicles_report
+from storage.terminal import DatabaseUrl, OutputFormat, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy.orm import Session
 
 app = typer.Typer(
     help=(
-        "Ask where vehicles went. Every question is read-only and may be asked while cameras are running.\n\n"
+        "Ask where vehicles went and why, and correct what is wrong. All of it may be done while cameras are running; "
+        "nothing is ever lost: a correction adds decisions, and `undo` takes it back.\n\n"
         "Begin with the list, then follow one vehicle by the first characters of its id:\n\n"
         "  python -m storage vehicles --database sqlite:///demo.db --min-cameras 2\n\n"
-        "  python -m storage trajectory 3f2a --database sqlite:///demo.db"
+        "  python -m storage trajectory 3f2a --database sqlite:///demo.db\n\n"
+        "Ask of one of its tracklets why it is there, and merge, split or move where that convinces nobody:\n\n"
+        "  python -m storage why gate/s1/7 --database sqlite:///demo.db"
     ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-DatabaseUrl = Annotated[
-    str,
-    typer.Option("--database", metavar="URL", help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."),
-]
-OutputFormat = Annotated[
-    Format, typer.Option("--format", help="A table for people, JSON or CSV for programs. Times are UTC.")
-]
 
 
 class AsOf(StrEnum):
@@ -69,7 +62,7 @@ def vehicles(
 
     Example: vehicles --database sqlite:///demo.db --camera gate --from 2026-01-01T12:00 --format csv
     """
-    with _reading(database) as session:
+    with reading(database) as session:
         from storage.trajectories import vehicles as find
 
         found = find(
@@ -93,7 +86,7 @@ def trajectory(
 
     Example: trajectory 3f2a --database sqlite:///demo.db --format json
     """
-    with _reading(database) as session:
+    with reading(database) as session:
         from storage.trajectories import trajectory as find
 
         show(trajectory_report(find(session, vehicle), output), output)
@@ -123,7 +116,7 @@ def export(
 
     Example: export --database sqlite:///demo.db --boxes boxes.csv --as-of decision
     """
-    with _reading(database) as session:
+    with reading(database) as session:
         if boxes is None and crops is None:
             raise StorageError("export: say what to write: --boxes FILE.csv, --crops DIR, or both")
         decisions: Literal["decision", "final"] = "final" if as_of is AsOf.FINAL else "decision"
@@ -171,21 +164,8 @@ def _moment(option: str, text: str | None) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-@contextmanager
-def _reading(url: str) -> Iterator[Session]:
-    """A session on a database that exists; what can't be read ends the program with one line and status 2."""
-    from storage.database import Database
-
-    try:
-        database = Database.open(url, must_exist=True)
-        try:
-            with database.snapshot() as session:
-                yield session
-        finally:
-            database.close()
-    except StorageError as error:
-        sys.stderr.write(f"{error}\n")
-        raise typer.Exit(2) from error
+for _command in COMMANDS:
+    app.command()(_command)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from storage.records import MATCHER
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -56,6 +59,7 @@ class Stop:
         crop_image: Its best crop, below the crop store; None when none was kept.
         crop_images: The best crop of each band, by the band's name.
         context_image: The picture that shows it in its scene, below the crop store, or None.
+        decided_by: Whose word it is: the matcher's, or a person's.
     """
 
     tracklet_id: str
@@ -75,6 +79,7 @@ class Stop:
     crop_image: str | None
     crop_images: dict[str, str]
     context_image: str | None
+    decided_by: str = MATCHER
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,3 +147,11 @@ class CropRow:
     vehicle_class: str
     captured_at: datetime
     crop_image: str
+
+
+def probability(log_odds: float | None) -> float | None:
+    """Log-odds as a probability; None stays None."""
+    if log_odds is None:
+        return None
+    # tanh, since exp of a large score overflows.
+    return 0.5 * (1.0 + math.tanh(0.5 * log_odds))

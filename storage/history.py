@@ -104,18 +104,24 @@ def _decisions(rows: Iterable[Row[Any]]) -> list[Decision]:
     ]
 
 
-def corrections(session: Session, *, limit: int | None = None, people_only: bool = False) -> list[Correction]:
+def corrections(
+    session: Session, *, limit: int | None = None, people_only: bool = False, tracklet_id: str | None = None
+) -> list[Correction]:
     """What was corrected, latest first; two SQL statements.
 
     Args:
         session: To read from.
         limit: At most so many.
         people_only: Leaves out what the matcher's second look did.
+        tracklet_id: Only those that decided on this tracklet.
     """
     later = aliased(CorrectionRow)
     chosen = select(CorrectionRow.correction_id).order_by(CorrectionRow.correction_id.desc()).limit(limit)
     if people_only:
         chosen = chosen.where(CorrectionRow.made_by != MATCHER)
+    if tracklet_id is not None:
+        own = select(AssignmentRow.correction_id).where(AssignmentRow.tracklet_id == tracklet_id)
+        chosen = chosen.where(CorrectionRow.correction_id.in_(own.where(AssignmentRow.correction_id.is_not(None))))
     ids = chosen.subquery()
     rows = session.execute(
         select(

@@ -11,11 +11,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from storage.export import utc_text
+from storage.records import MATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from storage.answers import Stop, Trajectory, VehicleSummary
+    from storage.history import Correction
 
 Value = str | int | float | bool | datetime | tuple[str, ...] | None
 
@@ -56,12 +58,26 @@ STOP_COLUMNS = (
     "probability",
     "reason",
     "provisional",
+    "decided_by",
     "tracklet",
     "crop_image",
     "context_image",
 )
 # A terminal has no room for what every row repeats, nor for paths.
-_TABLE_STOP_COLUMNS = STOP_COLUMNS[1:12]
+_NOT_IN_TABLES = frozenset({"vehicle", "crop_image", "context_image"})
+CORRECTION_COLUMNS = (
+    "correction",
+    "made_at",
+    "by",
+    "kind",
+    "moved",
+    "from",
+    "to",
+    "confirmed",
+    "undoes",
+    "undone_by",
+    "note",
+)
 
 
 def vehicles_report(vehicles: Sequence[VehicleSummary]) -> Report:
@@ -85,9 +101,34 @@ def trajectory_report(trajectory: Trajectory, form: Format) -> Report:
     """A vehicle's stops, one row each; as a table without the columns that only programs want."""
     rows = [_stop_row(trajectory, number, stop) for number, stop in enumerate(trajectory.stops, start=1)]
     title = f"{trajectory.vehicle_class} {trajectory.vehicle_id}"
-    if form is Format.TABLE:
-        return Report(_TABLE_STOP_COLUMNS, [row[1:12] for row in rows], title)
-    return Report(STOP_COLUMNS, rows, title)
+    if form is not Format.TABLE:
+        return Report(STOP_COLUMNS, rows, title)
+    is_all_the_matchers = all(stop.decided_by == MATCHER for stop in trajectory.stops)
+    left_out = _NOT_IN_TABLES | {"decided_by"} if is_all_the_matchers else _NOT_IN_TABLES
+    shown = [index for index, name in enumerate(STOP_COLUMNS) if name not in left_out]
+    columns = tuple(STOP_COLUMNS[index] for index in shown)
+    return Report(columns, [tuple(row[index] for index in shown) for row in rows], title)
+
+
+def corrections_report(corrections: Sequence[Correction]) -> Report:
+    """What was corrected, one row each."""
+    rows: list[tuple[Value, ...]] = [
+        (
+            made.correction_id,
+            made.made_at,
+            made.made_by,
+            made.kind,
+            len(made.moved),
+            tuple(sorted({change.before for change in made.moved if change.before is not None})),
+            tuple(sorted({change.after for change in made.moved})),
+            len(made.changes) - len(made.moved),
+            made.undoes,
+            made.undone_by,
+            made.note,
+        )
+        for made in corrections
+    ]
+    return Report(CORRECTION_COLUMNS, rows, f"{len(rows)} correction{'' if len(rows) == 1 else 's'}")
 
 
 def show(report: Report, form: Format) -> None:
@@ -117,6 +158,7 @@ def _stop_row(trajectory: Trajectory, number: int, stop: Stop) -> tuple[Value, .
         None if stop.probability is None else round(stop.probability, 4),
         stop.reason,
         stop.is_provisional,
+        stop.decided_by,
         stop.tracklet_id,
         stop.crop_image,
         stop.context_image,

@@ -6,7 +6,6 @@ The number of SQL statements of a question doesn't grow with its answer. Give th
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from sqlalchemy import Select, Subquery, case, func, or_, select
 
-from storage.answers import BoxRow, CropRow, Stop, Trajectory, VehicleSummary
+from storage.answers import BoxRow, CropRow, Stop, Trajectory, VehicleSummary, probability
 from storage.errors import VehicleNotFoundError
 from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, CameraRow, EmbeddingRow, SightingRow, TrackletRow, VehicleRow
@@ -316,21 +315,15 @@ def _stop(
         reason=assignment.reason,
         is_provisional=assignment.is_provisional,
         score=assignment.score,
-        probability=_probability(assignment.score),
+        probability=probability(assignment.score),
         margin=assignment.margin,
         modality_pair=assignment.modality_pair,
         transit_s=assignment.transit_s,
         crop_image=next(iter(crop_images.values()), None),
         crop_images=crop_images,
         context_image=tracklet.context_image,
+        decided_by=assignment.decided_by,
     )
-
-
-def _probability(log_odds: float | None) -> float | None:
-    if log_odds is None:
-        return None
-    # tanh, since exp of a large score overflows.
-    return 0.5 * (1.0 + math.tanh(0.5 * log_odds))
 
 
 def _camera_starts(session: Session) -> dict[str, datetime]:

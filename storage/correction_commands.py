@@ -1,0 +1,158 @@
+"""The commands of `python -m storage` that explain a decision, change it, and take the change back."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from storage.errors import CorrectionError
+from storage.report import Format, corrections_report, show
+from storage.terminal import DatabaseUrl, OutputFormat, reading, writing
+
+if TYPE_CHECKING:
+    from storage.history import Correction
+
+Operator = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who decides. Default: the name you are logged in by.")
+]
+Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why, for whoever asks later.")]
+Tracklets = Annotated[
+    list[str], typer.Argument(metavar="TRACKLET...", help="Their ids, or the first or last characters of each.")
+]
+
+
+def why(
+    tracklet: Annotated[str, typer.Argument(metavar="TRACKLET", help="Its id, or the first or last characters of it.")],
+    database: DatabaseUrl,
+) -> None:
+    """Say why a tracklet belongs to its vehicle: who decided, what was weighed, what had been said before.
+
+    The ids of a vehicle's tracklets are in the last column of its trajectory. What speaks for a link is given as the
+    natural logarithm of how much likelier it makes it: +1 is 2.7 times as likely, -1 is 2.7 times less.
+
+    Example: why gate/s1/7 --database sqlite:///demo.db
+    """
+    with reading(database) as session:
+        from storage.explanation import explain, in_words
+
+        for line in in_words(explain(session, tracklet)):
+            sys.stdout.write(f"{line}\n")
+
+
+def merge(
+    keep: Annotated[str, typer.Argument(metavar="KEEP", help="The vehicle that remains, by the start of its id.")],
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="The one whose tracklets it is given.")],
+    database: DatabaseUrl,
+    by: Operator = None,
+    note: Note = "",
+) -> None:
+    """Say that two vehicles are one.
+
+    The tracklets of OTHER go to KEEP. All tracklets of both are pinned: the matcher leaves them there from now on.
+
+    Example: merge 3f2a 9c01 --note 'same dent' --database sqlite:///demo.db
+    """
+    with writing(database) as session:
+        from storage import corrections
+
+        _tell(corrections.merge(session, keep, other, by=_name(by), at=datetime.now(UTC), note=note))
+
+
+def split(tracklets: Tracklets, database: DatabaseUrl, by: Operator = None, note: Note = "") -> None:
+    """Say that some tracklets of a vehicle are another one.
+
+    They leave their vehicle together and become a new one. All tracklets of both are pinned.
+
+    Example: split gate/s1/7 bridge/s1/2 --database sqlite:///demo.db
+    """
+    with writing(database) as session:
+        from storage import corrections
+
+        _tell(corrections.split(session, tracklets, by=_name(by), at=datetime.now(UTC), note=note))
+
+
+def move(
+    tracklets: Tracklets,
+    to: Annotated[str, typer.Option("--to", metavar="VEHICLE", help="Whose they are, by the start of its id.")],
+    database: DatabaseUrl,
+    by: Operator = None,
+    note: Note = "",
+) -> None:
+    """Say that some tracklets belong to another vehicle that is known.
+
+    All tracklets of the vehicles concerned are pinned.
+
+    Example: move gate/s1/7 --to 3f2a --database sqlite:///demo.db
+    """
+    with writing(database) as session:
+        from storage import corrections
+
+        _tell(corrections.move(session, tracklets, to, by=_name(by), at=datetime.now(UTC), note=note))
+
+
+def undo(
+    correction: Annotated[int, typer.Argument(metavar="CORRECTION", help="Its number, as `corrections` lists it.")],
+    database: DatabaseUrl,
+    by: Operator = None,
+    note: Note = "",
+) -> None:
+    """Take a correction back, a person's or the matcher's.
+
+    Its tracklets go back to the vehicles they were of, and to whoever had decided so; after a correction of the
+    matcher's they are pinned there, or it would do the same again. An undo can be undone too, which brings the
+    correction back. What was corrected later on the same tracklets is to be undone first.
+
+    Example: undo 12 --database sqlite:///demo.db
+    """
+    with writing(database) as session:
+        from storage import corrections
+
+        _tell(corrections.undo(session, correction, by=_name(by), at=datetime.now(UTC), note=note))
+
+
+def corrections(
+    database: DatabaseUrl,
+    people_only: Annotated[
+        bool, typer.Option("--people-only", help="Leave out what the matcher's second look did.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """List what was corrected, latest first: by whom, how many tracklets moved, and which are only confirmed.
+
+    Example: corrections --people-only --database sqlite:///demo.db
+    """
+    with reading(database) as session:
+        from storage.history import corrections as find
+
+        show(corrections_report(find(session, limit=limit, people_only=people_only)), output)
+
+
+COMMANDS = (why, merge, split, move, undo, corrections)
+
+
+def _name(by: str | None) -> str:
+    if by is not None:
+        return by
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise CorrectionError("--by NAME is wanted: nobody is logged in by a name here") from error
+
+
+def _tell(made: Correction) -> None:
+    vehicles = sorted({change.after for change in made.moved})
+    what = f"{_tracklets(len(made.moved))} moved to {', '.join(vehicles)}" if vehicles else "none moved"
+    confirmed = len(made.changes) - len(made.moved)
+    sys.stdout.write(
+        f"correction {made.correction_id}, {made.kind} by {made.made_by}: {what}, {confirmed} confirmed; "
+        f"undo {made.correction_id} takes it back\n"
+    )
+
+
+def _tracklets(count: int) -> str:
+    return f"{count} tracklet{'' if count == 1 else 's'}"
