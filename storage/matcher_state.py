@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sqlalchemy import exists, func, literal_column, or_, select
+from sqlalchemy.orm import aliased
 
 from storage.blobs import decode_vector
 from storage.history import assignment_record
@@ -21,6 +22,7 @@ from storage.models import (
 )
 from storage.paths import PathPoints, merged
 from storage.records import MATCHER, AssignmentRecord, CameraWatermark, EmbeddingRecord, TrackletRecord
+from storage.statements import wait_for_decisions
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -65,7 +67,30 @@ class OperatorDecision:
     is_pinned: bool = True
 
 
-def load_tracklets(session: Session, region: str, *, seen_since: datetime | None = None) -> list[StoredTracklet]:
+@dataclass(frozen=True, slots=True)
+class DecisionEvent:
+    """A decision as others are told of it.
+
+    Attributes:
+        assignment_id: Its number.
+        region: The tracklet's region.
+        camera: The tracklet's camera.
+        said: What was decided.
+        previous_vehicle_id: The vehicle that the tracklet belonged to until then; None at its first.
+        correction_id: The correction that it is a part of; None for an ordinary decision.
+    """
+
+    assignment_id: int
+    region: str
+    camera: str
+    said: AssignmentRecord
+    previous_vehicle_id: str | None
+    correction_id: int | None
+
+
+def load_tracklets(
+    session: Session, region: str, *, seen_since: datetime | None = None, newest: int = 0
+) -> list[StoredTracklet]:
     """The region's tracklets, earliest first.
 
     Two SQL statements, however many there are.
@@ -74,8 +99,9 @@ def load_tracklets(session: Session, region: str, *, seen_since: datetime | None
         session: To read from.
         region: Whose tracklets.
         seen_since: Leaves out those last seen before this whose vehicle has been decided; None takes all.
+        newest: So many of each camera's last ones with picture and path are taken all the same.
     """
-    chosen = _chosen(region, seen_since)
+    chosen = _chosen(region, seen_since, newest)
     embeddings = _newest_embeddings(session, chosen)
     rows = session.execute(
         select(TrackletRow, AssignmentRow)
@@ -94,7 +120,9 @@ def load_tracklets(session: Session, region: str, *, seen_since: datetime | None
     ]
 
 
-def load_paths(session: Session, region: str, *, seen_since: datetime | None = None) -> dict[str, PathPoints]:
+def load_paths(
+    session: Session, region: str, *, seen_since: datetime | None = None, newest: int = 0
+) -> dict[str, PathPoints]:
     """Where those tracklets were that `load_tracklets` gives, by id; none of those that no path has come of.
 
     One SQL statement, however many there are.
@@ -103,10 +131,11 @@ def load_paths(session: Session, region: str, *, seen_since: datetime | None = N
         session: To read from.
         region: Whose tracklets.
         seen_since: As for `load_tracklets`.
+        newest: Likewise.
     """
     rows = session.execute(
         select(SightingRow.tracklet_id, SightingRow.path)
-        .where(SightingRow.tracklet_id.in_(_chosen(region, seen_since)), SightingRow.path.is_not(None))
+        .where(SightingRow.tracklet_id.in_(_chosen(region, seen_since, newest)), SightingRow.path.is_not(None))
         .order_by(SightingRow.tracklet_id, SightingRow.sequence)
     )
     return {
@@ -154,6 +183,37 @@ def load_operator_decisions(session: Session, region: str, *, after: int) -> lis
     ]
 
 
+def load_assignments_after(session: Session, after: int, limit: int) -> list[DecisionEvent]:
+    """The decisions of all regions from there on, whoever made them, by number: the table is its own outbox.
+
+    A number that isn't there now never will be, so that a reader may go on from the last one it was given. SQLite has
+    one writer at a time anyway. With PostgreSQL a lower number may be committed after a higher one; this function waits
+    there for everybody who is deciding, `statements.READER_TIMEOUT_S` at most, and they for its transaction: keep it
+    short. One that waits in vain is refused, and may ask again.
+
+    Args:
+        session: To read from, of `Database.transaction`: a snapshot would be older than what was waited for.
+        after: Leaves out the decisions up to this number.
+        limit: At most so many.
+    """
+    if newest_decision(session) <= after:
+        return []
+    wait_for_decisions(session)
+    before = aliased(AssignmentRow)
+    rows = session.execute(
+        select(AssignmentRow, TrackletRow.region, TrackletRow.camera, before.vehicle_id)
+        .join(TrackletRow, TrackletRow.tracklet_id == AssignmentRow.tracklet_id)
+        .outerjoin(before, before.assignment_id == AssignmentRow.supersedes)
+        .where(AssignmentRow.assignment_id > after)
+        .order_by(AssignmentRow.assignment_id)
+        .limit(limit)
+    )
+    return [
+        DecisionEvent(row.assignment_id, region, camera, assignment_record(row), previous, row.correction_id)
+        for row, region, camera, previous in rows
+    ]
+
+
 def newest_decision(session: Session) -> int:
     """The highest number of a decision, of any region; 0 before the first."""
     return session.execute(select(func.max(AssignmentRow.assignment_id))).scalar_one() or 0
@@ -178,12 +238,24 @@ def session_is_finished(session: Session, camera: str, session_id: str) -> bool:
     return bool(session.execute(found).scalar_one_or_none())
 
 
-def _chosen(region: str, seen_since: datetime | None) -> Select[str]:
+def _chosen(region: str, seen_since: datetime | None, newest: int) -> Select[str]:
     chosen = select(TrackletRow.tracklet_id).where(TrackletRow.region == region)
     if seen_since is None:
         return chosen
     final = (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & ~AssignmentRow.is_provisional
-    return chosen.where((TrackletRow.ended_at >= seen_since) | ~exists().where(final))
+    wanted = (TrackletRow.ended_at >= seen_since) | ~exists().where(final)
+    if newest:
+        looks = EmbeddingRow.tracklet_id == TrackletRow.tracklet_id
+        path = (SightingRow.tracklet_id == TrackletRow.tracklet_id) & SightingRow.path.is_not(None)
+        rank = func.row_number().over(
+            partition_by=TrackletRow.camera, order_by=(TrackletRow.ended_at.desc(), TrackletRow.tracklet_id.desc())
+        )
+        ranked = select(TrackletRow.tracklet_id, rank.label("rank")).where(
+            TrackletRow.region == region, exists().where(final), exists().where(looks), exists().where(path)
+        )
+        last = ranked.subquery()
+        wanted |= TrackletRow.tracklet_id.in_(select(last.c.tracklet_id).where(last.c.rank <= newest))
+    return chosen.where(wanted)
 
 
 def _newest_embeddings(session: Session, chosen: Select[str]) -> dict[str, list[EmbeddingRecord]]:

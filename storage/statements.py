@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 
     Insert = sqlite.Insert | postgresql.Insert
 
-#: How long PostgreSQL waits for those who are deciding; SQLite has its own time-out for all writes.
-DECISIONS_TIMEOUT_S = 30
+#: How long PostgreSQL lets a person's correction wait for those who are deciding: a matcher's transaction takes a
+#: second or two. SQLite has its own time-out for all writes.
+DECISIONS_TIMEOUT_S = 10
+#: How long a reader of decisions may wait: matchers wait behind it.
+READER_TIMEOUT_S = 2
 
 
 def _table(model: type[Base]) -> Table:
@@ -112,8 +115,19 @@ def hold_decisions(session: Session) -> None:
         # Any write takes the one lock there is, one that changes nothing too.
         session.execute(text("UPDATE corrections SET note = note WHERE 0"))
     else:
-        session.execute(text(f"SET LOCAL lock_timeout = '{DECISIONS_TIMEOUT_S:g}s'"))
-        session.execute(text("LOCK TABLE assignments IN SHARE ROW EXCLUSIVE MODE"))
+        _lock_assignments(session, "SHARE ROW EXCLUSIVE", DECISIONS_TIMEOUT_S)
+
+
+def wait_for_decisions(session: Session) -> None:
+    """Waits for the transactions that have added decisions; none adds any from then on until this one ends."""
+    if session.get_bind().dialect.name != "sqlite":
+        _lock_assignments(session, "SHARE", READER_TIMEOUT_S)
+
+
+def _lock_assignments(session: Session, mode: str, timeout_s: int) -> None:
+    # Writers hold ROW EXCLUSIVE, from before they are given a number until they commit: any of our modes waits for it.
+    session.execute(text(f"SET LOCAL lock_timeout = '{timeout_s}s'"))
+    session.execute(text(f"LOCK TABLE assignments IN {mode} MODE"))
 
 
 ADD_EMBEDDING = insert(_table(EmbeddingRow))

@@ -180,7 +180,8 @@ class Writer:
     def hold_decisions(self) -> None:
         """Waits until no other writer is about to decide, and keeps it so until this transaction ends.
 
-        What is read from here on stays true until then. Blocks `BUSY_TIMEOUT_S` at most, as any write does.
+        What is read from here on stays true until then. Blocks `statements.DECISIONS_TIMEOUT_S` at most, with SQLite
+        as long as any write may.
         """
         statements.hold_decisions(self._session)
 

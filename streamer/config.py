@@ -179,6 +179,8 @@ class KafkaConfig(_Section):
     bootstrap_servers: tuple[str, ...]
     topic: str = "sightings"
     dead_topic: str = "sightings.dead"
+    #: Every decision on whose a tracklet is, the corrections too.
+    identities_topic: str = "identities"
     group: str = "matcher"
     partitions: PositiveInt = 8
     replication: PositiveInt = 1

@@ -54,6 +54,22 @@ class Publisher(Protocol):
         ...
 
 
+class EventSender(Protocol):
+    """Tells whoever listens. Not safe for several threads."""
+
+    def send(self, events: Sequence[tuple[str, bytes]]) -> None:
+        """Sends the events, each with its key, in order, and returns when all of them have been acknowledged.
+
+        Raises:
+            BusError: Not all were acknowledged in time; some may have been. Send all of them again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of connections, without waiting."""
+        ...
+
+
 class Consumer(Protocol):
     """Gives messages to the matcher, in order per partition, from the offset that the database holds."""
 

@@ -8,7 +8,7 @@ from streamer.bus.memory import OutboxConsumer, OutboxPublisher
 from streamer.bus.outbox import Outbox
 
 if TYPE_CHECKING:
-    from streamer.bus import Consumer, Publisher, StartOffset
+    from streamer.bus import Consumer, EventSender, Publisher, StartOffset
     from streamer.bus.kafka import KafkaForwarder
     from streamer.config import SiteConfig
 
@@ -44,3 +44,12 @@ def open_forwarder(site: SiteConfig) -> KafkaForwarder | None:
     from streamer.bus.kafka import KafkaForwarder
 
     return KafkaForwarder(open_outbox(site), site.bus)
+
+
+def open_event_sender(site: SiteConfig) -> EventSender | None:
+    """Tells of decisions, in the topic for them; it connects at its first event. None where there is no broker."""
+    if site.bus == "memory":
+        return None
+    from streamer.bus.kafka import KafkaEventSender
+
+    return KafkaEventSender(site.bus, site.bus.identities_topic)

@@ -228,6 +228,41 @@ class KafkaForwarder:
             _abandon(producer)
 
 
+class KafkaEventSender:
+    """Sends events into a topic, and waits for the broker: see `streamer.bus.EventSender`.
+
+    `send` blocks up to `delivery_timeout_s`, and up to `request_timeout_s` more while there is no connection.
+
+    Args:
+        config: Where Kafka is.
+        topic: Created with the others where it is missing.
+    """
+
+    def __init__(self, config: KafkaConfig, topic: str) -> None:
+        self._config = config
+        self._topic = topic
+        self._producer: Any = None
+
+    def send(self, events: Sequence[tuple[str, bytes]]) -> None:
+        """See `streamer.bus.EventSender`; a producer that failed is thrown away."""
+        try:
+            if self._producer is None:
+                self._producer = _connect_producer(self._config)
+            sent = [self._producer.send(self._topic, value=payload, key=key.encode()) for key, payload in events]
+            self._producer.flush(timeout=self._config.delivery_timeout_s)
+            for future in sent:
+                future.get(timeout=0)
+        except KafkaError as error:
+            self.close()
+            raise _bus_error(self._config, f"topic {self._topic} takes nothing", error) from error
+
+    def close(self) -> None:
+        """See `streamer.bus.EventSender`."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            _abandon(producer)
+
+
 class KafkaSightingConsumer:
     """Reads the topic as a member of a group, from the offsets that the database holds.
 
@@ -397,12 +432,12 @@ class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]  # the libr
 
 
 def ensure_topics(config: KafkaConfig) -> None:
-    """Creates the topics that are missing: sightings as configured, dead letters in one partition.
+    """Creates the topics that are missing: sightings and identities as configured, dead letters in one partition.
 
     Raises:
         BusError: Kafka is away, or refuses.
     """
-    wanted = {config.topic: config.partitions, config.dead_topic: 1}
+    wanted = {config.topic: config.partitions, config.identities_topic: config.partitions, config.dead_topic: 1}
     admin = _open_client(KafkaAdminClient, config, _connection_settings(config))
     try:
         present = set(admin.list_topics())

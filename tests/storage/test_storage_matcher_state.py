@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 
-from storage.matcher_state import load_learned, load_operator_decisions, load_paths, load_regions, load_tracklets
+from storage.database import Database
+from storage.matcher_state import (
+    load_assignments_after,
+    load_learned,
+    load_operator_decisions,
+    load_paths,
+    load_regions,
+    load_tracklets,
+)
 from storage.models import LearnedRow
 from storage.writer import Writer
 from tests.storage.storage_builders import START, after, assignment, counted, embedding, path, store, tracklet
-
-if TYPE_CHECKING:
-    from storage.database import Database
 
 pytest_plugins = ("tests.storage.storage_fixtures",)
 
@@ -110,6 +115,45 @@ def test_what_was_learned_is_replaced_name_by_name(database: Database) -> None:
         assert load_learned(session, "south") == {}
         kept = {(row.region, row.name): row.updated_at for row in session.scalars(select(LearnedRow))}
     assert kept == {("main", "travel"): after(60), ("main", "looks"): START, ("north", "travel"): START}
+
+
+def test_decisions_are_told_in_the_order_of_their_numbers(database: Database) -> None:
+    with database.transaction() as session:
+        store(session, tracklet(), "v1")
+        store(session, tracklet("bridge", region="north"), "v2")
+        word = replace(assignment("gate/s1/1", "v2", reason="move"), decided_by="anna")
+        made = Writer(session).correct("move", [word], made_by="anna", made_at=START)
+    with database.transaction() as session:
+        first, second, third = load_assignments_after(session, 0, 10)
+        assert load_assignments_after(session, first.assignment_id, 1) == [second]
+        assert load_assignments_after(session, third.assignment_id, 10) == []
+    assert (first.region, first.camera, first.previous_vehicle_id, first.correction_id) == ("main", "gate", None, None)
+    assert (second.region, second.said) == ("north", assignment("bridge/s1/1", "v2"))
+    assert (third.said, third.previous_vehicle_id, third.correction_id) == (word, "v1", made)
+
+
+@pytest.mark.integration
+def test_a_decision_whose_transaction_is_open_is_waited_for(postgresql_url: str) -> None:
+    database = Database.open(postgresql_url)
+    with database.transaction() as session:
+        store(session, tracklet(number=1))
+        store(session, tracklet(number=2))
+
+    def read() -> list[int]:
+        with database.transaction() as session:
+            return [event.assignment_id for event in load_assignments_after(session, 0, 10)]
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as slow:
+            Writer(slow).assign(assignment("gate/s1/1", "v1"))
+            with database.transaction() as quick:
+                # It overtakes: its number is the higher one.
+                Writer(quick).assign(assignment("gate/s1/2", "v2"))
+            reading = pool.submit(read)
+            with pytest.raises(TimeoutError):
+                reading.result(timeout=0.2)
+        assert reading.result(timeout=30) == [1, 2]
+    database.close()
 
 
 def test_the_number_of_statements_does_not_grow_with_the_rows(database: Database) -> None:

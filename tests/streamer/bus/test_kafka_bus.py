@@ -18,6 +18,7 @@ from streamer.bus import BusError, Consumer
 from streamer.bus.factory import open_consumer, open_forwarder, open_publisher
 from streamer.bus.kafka import (
     MAX_FORWARDED_BYTES,
+    KafkaEventSender,
     KafkaForwarder,
     KafkaSightingConsumer,
     _connection_settings,
@@ -257,6 +258,33 @@ def test_a_rejected_message_reaches_the_dead_topic_with_its_reason(
 
 
 @pytest.mark.integration
+def test_events_reach_their_topic_and_a_broker_that_went_away_is_a_new_producer(absent_broker: Broker) -> None:
+    from kafka import KafkaConsumer
+
+    config = config_of(absent_broker)
+    sender = KafkaEventSender(config, config.identities_topic)
+    with pytest.raises(BusError, match=r"kafka 127\.0\.0\.1:\d+: no connection"):
+        sender.send([("north", b"0")])
+    absent_broker.start()
+    sender.send([("north", b"%d" % number) for number in range(3)])
+    sender.send([("north", b"3")])
+    sender.close()
+
+    listener = KafkaConsumer(
+        config.identities_topic, bootstrap_servers=[absent_broker.address], auto_offset_reset="earliest"
+    )
+    found: list[bytes] = []
+
+    def have_all_come() -> bool:
+        found.extend(message.value for batch in listener.poll(timeout_ms=1000).values() for message in batch)
+        return len(found) == 4
+
+    wait_until(have_all_come)
+    listener.close()
+    assert found == [b"0", b"1", b"2", b"3"]
+
+
+@pytest.mark.integration
 def test_a_message_too_big_is_put_aside_and_the_rest_flows(
     broker: Broker, outbox: Outbox, forwarders: list[KafkaForwarder]
 ) -> None:
@@ -280,7 +308,7 @@ def test_topics_are_created_once_as_configured(broker: Broker) -> None:
     admin = KafkaAdminClient(bootstrap_servers=[broker.address])
     topics = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
     admin.close()
-    assert topics == {"sightings": 3, "sightings.dead": 1}
+    assert topics == {"sightings": 3, "identities": 3, "sightings.dead": 1}
 
 
 def nowhere(**changes: Any) -> KafkaConfig:  # noqa: ANN401 - any key
