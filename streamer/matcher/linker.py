@@ -19,6 +19,8 @@ from streamer.matcher.evidence import Scales, gap_s
 from streamer.matcher.gallery import Gallery, Identity
 from streamer.matcher.learner import TopologyLearner
 from streamer.matcher.second_look import changes, rename
+from streamer.matcher.site_calibration import SiteCalibration
+from streamer.matcher.sure_pairs import sure_pairs
 from streamer.matcher.window import Placed, Window
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Linker:
     def __init__(self, config: MatcherConfig, *, roads: RoadGraph, calibration: Calibration) -> None:
         self._config = config
         self._calibration = calibration
+        self._site_calibration = SiteCalibration(calibration)
         self._learner = TopologyLearner(roads)
         self._centring = Centring(calibration.centres)
         self._gallery = Gallery(self._centring)
@@ -49,6 +52,7 @@ class Linker:
         self._settled_until = -math.inf
         self._looked_at = -math.inf
         self._has_learned = False
+        self._has_calibrated = False
 
     def __len__(self) -> int:
         return len(self._gallery)
@@ -56,7 +60,8 @@ class Linker:
     @property
     def scales(self) -> Scales:
         """What pairs are weighed with now."""
-        return Scales(self._config, self._calibration, self._centring, self._learner.topology)
+        calibration = self._site_calibration.current if self._config.self_calibration else self._calibration
+        return Scales(self._config, calibration, self._centring, self._learner.topology)
 
     def remember(self, tracklet: Tracklet, vehicle_id: str) -> None:
         """Takes in what was decided before: a final assignment from the database."""
@@ -84,7 +89,9 @@ class Linker:
         state = {"progress": json.dumps(progress).encode(), "centring": json.dumps(self._centring.to_json()).encode()}
         if self._has_learned:
             state["topology"] = self._learner.dump()
-        self._has_learned = False
+        if self._has_calibrated:
+            state["calibration"] = json.dumps(self._site_calibration.to_json()).encode()
+        self._has_learned = self._has_calibrated = False
         return state
 
     def load(self, state: Mapping[str, bytes]) -> None:
@@ -96,6 +103,8 @@ class Linker:
             self._centring.load(json.loads(state["centring"]))
         if "topology" in state:
             self._learner.load(state["topology"])
+        if "calibration" in state:
+            self._site_calibration.load(json.loads(state["calibration"]))
 
     def propose(self, tracklet: Tracklet) -> Decision:
         """A provisional identity for a tracklet that is still in view. It changes nothing that is decided later."""
@@ -284,6 +293,7 @@ class Linker:
 
     def _look_again(self, now: float) -> list[Correction]:
         """Decides the tracklets of the last while anew, with what has been learned and seen since."""
+        self._calibrate(self._looked_at, now)
         self._looked_at = now
         since = now - self._config.look_back_s
         recent = [
@@ -317,6 +327,18 @@ class Linker:
                 self._gallery.unlink(old, tracklet)
                 self._link(tracklet, new)
         return corrections
+
+    def _calibrate(self, looked_at: float, now: float) -> None:
+        """Learns what similarity says here, from what has ended since the last look and been decided since."""
+        waited_s = self._config.settle_s + self._config.hold_s
+        pairs = sure_pairs(
+            [tracklet for tracklet, _ in self._tracklets.values()],
+            {tracklet_id: vehicle_id for tracklet_id, (_, vehicle_id) in self._tracklets.items()},
+            self._learner.topology,
+            since=looked_at - waited_s,
+            until=now - waited_s,
+        )
+        self._has_calibrated |= self._site_calibration.learn(pairs, self._centring)
 
     def _anchors(self, recent: Sequence[tuple[Tracklet, str]]) -> dict[str, Identity]:
         """What of the vehicles is not looked at again: decided long ago, or by a person."""
