@@ -21,11 +21,12 @@ from storage.matcher_state import (
     load_tracklets,
     load_watermarks,
 )
-from storage.records import MATCHER, AssignmentRecord, CameraWatermark, EmbeddingRecord, PathSegment, TrackletRecord
+from storage.records import CameraWatermark, EmbeddingRecord, PathSegment, TrackletRecord
 from storage.writer import Writer
 from streamer.matcher.calibration import load_calibration
-from streamer.matcher.decision import Candidate, Decision, Outcome, Reason, probability
+from streamer.matcher.decision import Decision, Outcome, Reason
 from streamer.matcher.linker import Linker
+from streamer.matcher.recording import record_decisions, record_outcome
 from streamer.matcher.region import Region, as_datetime
 from streamer.matcher.roads import RoadGraph
 from streamer.matcher.watermarks import Watermarks
@@ -180,14 +181,9 @@ class MatcherWorker:
             self._corrected_until[name] = decision.assignment_id
 
     def _write(self, outcome: Outcome, name: str, region: Region, writer: Writer) -> None:
-        self._assign(outcome.decisions, writer)
-        for correction in outcome.corrections:
-            at = as_datetime(correction.decisions[0].decided_at)
-            rows = [_assignment(decision, self._calibration.model_id) for decision in correction.decisions]
-            writer.correct(correction.kind, rows, made_by=MATCHER, made_at=at)
-            self.counters.corrected += len(rows)
-        if outcome.settled_at is not None:
-            writer.store_learned(name, region.learned(), as_datetime(outcome.settled_at))
+        record_outcome(outcome, name, region, writer, model_id=self._calibration.model_id)
+        self._count(outcome.decisions)
+        self.counters.corrected += sum(len(correction.decisions) for correction in outcome.corrections)
 
     def _store(self, sighting: Sighting, writer: Writer) -> bool:
         """Stores what a sighting says; False when it is known already."""
@@ -196,9 +192,12 @@ class MatcherWorker:
         self.counters.duplicates += not is_new
         return is_new
 
-    def _assign(self, decisions: Iterable[Decision], writer: Writer) -> None:
+    def _assign(self, decisions: Sequence[Decision], writer: Writer) -> None:
+        record_decisions(decisions, writer, model_id=self._calibration.model_id)
+        self._count(decisions)
+
+    def _count(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
-            writer.assign(_assignment(decision, self._calibration.model_id))
             if decision.is_provisional:
                 self.counters.provisional += 1
             else:
@@ -295,44 +294,3 @@ def _path(sighting: Sighting) -> PathSegment:
     return PathSegment(
         sighting.sighting_id, sighting.tracklet_id, sighting.sequence, path.frames, path.times, path.boxes
     )
-
-
-def _assignment(decision: Decision, model_id: str) -> AssignmentRecord:
-    own = decision.evidence
-    return AssignmentRecord(
-        decision.tracklet_id,
-        decision.vehicle_id,
-        decision.reason,
-        decision.is_provisional,
-        decision.score,
-        decision.margin,
-        own.modalities if own else None,
-        own.transit_s if own else None,
-        model_id,
-        as_datetime(decision.decided_at),
-        {
-            "rule": decision.rule,
-            "considered": decision.considered,
-            "candidates": [_told(candidate) for candidate in decision.candidates],
-        },
-    )
-
-
-def _told(candidate: Candidate) -> dict[str, str | float | None]:
-    """A candidate as `python -m storage why` reads it."""
-    evidence = candidate.evidence
-    return {
-        "vehicle_id": candidate.vehicle_id,
-        "tracklet_id": candidate.tracklet_id,
-        "camera": candidate.camera,
-        "log_odds": round(candidate.log_odds, 3),
-        "probability": round(probability(candidate.log_odds), 4),
-        "appearance": round(evidence.appearance, 3),
-        "similarity": None if evidence.similarity is None else round(evidence.similarity, 4),
-        "modalities": evidence.modalities,
-        "transit": round(evidence.transit, 3),
-        "transit_s": round(evidence.transit_s, 3),
-        "co_visibility": None if evidence.co_visibility is None else round(evidence.co_visibility, 3),
-        "vehicle_class": round(evidence.vehicle_class, 3),
-        "prior": evidence.prior,
-    }
