@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reid.modality import Modality
 from streamer.matcher.topology import Relation, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from streamer.config import MatcherConfig
     from streamer.matcher.calibration import Calibration
@@ -72,6 +72,32 @@ class Evidence:
         return self.appearance + self.vehicle_class + self.transit + self.prior
 
 
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sheet:
+    """N tracklets as columns.
+
+    Attributes:
+        tracklets: The tracklets.
+        camera: (N,) the numbers of their cameras.
+        start: (N,) seconds since the epoch.
+        end: (N,) likewise.
+        votes: (N, K) shares of the classes, by their numbers.
+        vectors: By modality those of the tracklets that have one, (N_m, D), centred.
+        places: By modality (N,) where in `vectors` each tracklet's is, or -1.
+    """
+
+    tracklets: Sequence[Tracklet]
+    camera: Index
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
+    votes: NDArray[np.float64]
+    vectors: dict[Modality, NDArray[np.float32]]
+    places: dict[Modality, Index]
+
+
 class Scales:
     """Weighs pairs of tracklets with what is known of the embedder and of the site."""
 
@@ -80,7 +106,14 @@ class Scales:
         self._calibration = calibration
         self._centring = centring
         self.topology = topology
-        self._code: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
+        self._classes: dict[str, int] = {}
+        #: (C, C) seconds for which tracklets of two cameras are neighbours on a way.
+        self._reach = np.zeros((0, 0))
+
+    def is_made_of(self, calibration: Calibration, topology: Topology) -> bool:
+        """Whether these are what it weighs by."""
+        return calibration is self._calibration and topology is self.topology
 
     def weigh(self, first: Tracklet, second: Tracklet) -> Evidence:
         """What speaks for and against two tracklets, which no hard rule keeps apart."""
@@ -99,23 +132,7 @@ class Scales:
 
     def looks(self, first: Sequence[Tracklet], second: Sequence[Tracklet]) -> NDArray[np.float64]:
         """(N, M) log-likelihood ratios of the looks of N and M tracklets; minus infinity where one has no picture."""
-        total, count = np.zeros((len(first), len(second))), np.zeros((len(first), len(second)))
-        for modality in Modality:
-            rows = [row for row, tracklet in enumerate(first) if modality in tracklet.vectors]
-            if not rows:
-                continue
-            vectors = np.stack([self._centring.centred(first[row], modality) for row in rows])
-            for other in Modality:
-                columns = [column for column, tracklet in enumerate(second) if other in tracklet.vectors]
-                if not columns:
-                    continue
-                looked_at = np.stack([self._centring.centred(second[column], other) for column in columns])
-                similarity = vectors @ looked_at.T
-                block = np.ix_(rows, columns)
-                total[block] += self._calibration.of(modality, other).llrs(similarity)
-                count[block] += 1
-        scale = 1.0 if self._config.use_appearance else 0.0
-        return np.where(count > 0, scale * total / np.maximum(count, 1), -np.inf)
+        return self._looks(self._sheet(first), self._sheet(second))
 
     def totals(self, first: Sequence[Tracklet], second: Sequence[Tracklet]) -> NDArray[np.float64]:
         """(N, M) log-odds that two tracklets are one vehicle; minus infinity where a hard rule forbids it.
@@ -123,45 +140,114 @@ class Scales:
         Time and place are asked only of pairs that the looks leave open. Between two that are too far apart in time to
         be neighbours on a vehicle's way they mean nothing: there looks may speak against, but not for.
         """
-        totals = self.looks(first, second)
-        is_open = totals > _HOPELESS
-        if self._config.use_class:
-            totals += _class_agreements(first, second)
-        code, start, end, is_bike, is_sure = (column[:, np.newaxis] for column in self._columns(first))
-        others = self._columns(second)
-        gap = np.maximum(others[1] - end, start - others[2])
-        is_near = gap <= self._reach()[code, others[0]]
-        totals = np.where(is_open & is_near, totals, np.minimum(totals, np.where(is_open, 0.0, _HOPELESS)))
-        contradicts = (is_bike != others[3]) & is_sure & others[4]
-        totals[((code == others[0]) & (gap <= 0)) | contradicts] = -np.inf
-        if self.topology.roads.is_limited:
-            for row, column in np.argwhere(np.isfinite(totals)).tolist():
-                if self.forbids(first[row], second[column]) is not None:
-                    totals[row, column] = -np.inf
-        rows, columns = np.nonzero(is_open & is_near & np.isfinite(totals))
-        pairs = [(first[row], second[column]) for row, column in zip(rows.tolist(), columns.tolist(), strict=True)]
-        totals[rows, columns] += self._relations(pairs) + self._config.prior_log_odds
-        return totals
+        rows, columns = self._sheet(first), self._sheet(second)
+        index = np.indices((len(first), len(second)))
+        return self._totals(rows, columns, index[0], index[1], self._looks(rows, columns))
 
-    def _columns(self, tracklets: Sequence[Tracklet]) -> tuple[NDArray[Any], ...]:
-        """Of each tracklet the number of its camera, when it began and ended, and whether it is surely a motorcycle."""
-        return (
-            np.array([self._code.setdefault(tracklet.camera, len(self._code)) for tracklet in tracklets], np.int64),
+    def pair_totals(self, pairs: Sequence[tuple[Tracklet, Tracklet]]) -> NDArray[np.float64]:
+        """(P,) what `totals` says of these pairs."""
+        places: dict[str, int] = {}
+        tracklets: list[Tracklet] = []
+        for tracklet in chain.from_iterable(pairs):
+            if tracklet.tracklet_id not in places:
+                places[tracklet.tracklet_id] = len(tracklets)
+                tracklets.append(tracklet)
+        sheet = self._sheet(tracklets)
+        index = np.array([(places[one.tracklet_id], places[other.tracklet_id]) for one, other in pairs]).reshape(-1, 2)
+        i, j = index.T
+        return self._totals(sheet, sheet, i, j, self._pair_looks(sheet, i, j))
+
+    def _sheet(self, tracklets: Sequence[Tracklet]) -> _Sheet:
+        for name in sorted({name for tracklet in tracklets for name in tracklet.class_votes}):
+            self._classes.setdefault(name, len(self._classes))
+        votes = np.zeros((len(tracklets), len(self._classes)))
+        for row, tracklet in enumerate(tracklets):
+            for name, share in tracklet.class_votes.items():
+                votes[row, self._classes[name]] = share
+        vectors, places = {}, {}
+        for modality in Modality:
+            having = [row for row, tracklet in enumerate(tracklets) if modality in tracklet.vectors]
+            if having:
+                vectors[modality] = np.stack([self._centring.centred(tracklets[row], modality) for row in having])
+                places[modality] = np.full(len(tracklets), -1)
+                places[modality][having] = np.arange(len(having))
+        return _Sheet(
+            tracklets,
+            np.array([self._number(tracklet.camera) for tracklet in tracklets], np.int64),
             np.array([tracklet.started_at for tracklet in tracklets]),
             np.array([tracklet.ended_at for tracklet in tracklets]),
-            np.array([_is_motorcycle(tracklet) for tracklet in tracklets], bool),
-            np.array([_sureness(tracklet) >= _SURE_CLASS for tracklet in tracklets], bool),
+            votes,
+            vectors,
+            places,
         )
 
-    def _reach(self) -> NDArray[np.float64]:
-        """(C, C) seconds for which two tracklets of two cameras, by their numbers, are neighbours on a way."""
-        longest = self._config.reach_s
-        reach = np.full((len(self._code), len(self._code)), longest)
-        for left, row in self._code.items():
-            for entered, column in self._code.items():
-                if left != entered:
-                    reach[row, column] = self.topology.reach_s(left, entered, otherwise=longest)
-        return np.asarray(np.maximum(reach, reach.T))
+    def _looks(self, first: _Sheet, second: _Sheet) -> NDArray[np.float64]:
+        shape = (len(first.tracklets), len(second.tracklets))
+        total, count = np.zeros(shape), np.zeros(shape)
+        for modality, vectors in first.vectors.items():
+            for other, others in second.vectors.items():
+                block = np.ix_(first.places[modality] >= 0, second.places[other] >= 0)
+                total[block] += self._calibration.of(modality, other).llrs(vectors @ others.T)
+                count[block] += 1
+        return self._mean_looks(total, count)
+
+    def _pair_looks(self, sheet: _Sheet, i: Index, j: Index) -> NDArray[np.float64]:
+        total, count = np.zeros(len(i)), np.zeros(len(i))
+        for modality, vectors in sheet.vectors.items():
+            for other, others in sheet.vectors.items():
+                at, other_at = sheet.places[modality][i], sheet.places[other][j]
+                both = (at >= 0) & (other_at >= 0)
+                similarity = np.einsum("pd,pd->p", vectors[at[both]], others[other_at[both]])
+                total[both] += self._calibration.of(modality, other).llrs(similarity)
+                count[both] += 1
+        return self._mean_looks(total, count)
+
+    def _mean_looks(self, total: NDArray[np.float64], count: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean over the pairs of modalities: their errors go together, so that adding them up would boast."""
+        scale = 1.0 if self._config.use_appearance else 0.0
+        return np.where(count > 0, scale * total / np.maximum(count, 1), -np.inf)
+
+    def _totals(
+        self, first: _Sheet, second: _Sheet, i: Index, j: Index, looks: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The totals of tracklets `i` of the one sheet and `j` of the other, in the shape that these are given in."""
+        is_open = looks > _HOPELESS
+        totals = looks + (_class_agreements(first, second, i, j) if self._config.use_class else 0.0)
+        gap = np.maximum(second.start[j] - first.end[i], first.start[i] - second.end[j])
+        is_near = gap <= self._reach[first.camera[i], second.camera[j]]
+        totals = np.where(is_open & is_near, totals, np.minimum(totals, np.where(is_open, 0.0, _HOPELESS)))
+        is_one_view = first.camera[i] == second.camera[j]
+        bikes = self._motorcycles(first)[i], self._motorcycles(second)[j]
+        totals[(is_one_view & (gap <= 0)) | (bikes[0] * bikes[1] < 0)] = -np.inf
+        pair_of = [(first.tracklets, i), (second.tracklets, j)]
+        if self.topology.roads.is_limited:
+            for at in np.flatnonzero(np.isfinite(totals)):
+                if self.forbids(*(tracklets[int(index.flat[at])] for tracklets, index in pair_of)):
+                    totals.flat[at] = -np.inf
+        asked = np.flatnonzero(is_open & is_near & np.isfinite(totals))
+        pairs = list(
+            zip(*([tracklets[at] for at in index.flat[asked].tolist()] for tracklets, index in pair_of), strict=True)
+        )
+        totals.flat[asked] += self._relations(pairs) + self._config.prior_log_odds
+        return totals
+
+    def _motorcycles(self, sheet: _Sheet) -> NDArray[np.int64]:
+        """(N,) 1 for what is surely a motorcycle, -1 for what surely is none, 0 where that is open."""
+        share = sheet.votes[:, self._classes["motorcycle"]] if "motorcycle" in self._classes else 0.0
+        is_sure = sheet.votes.max(axis=1, initial=0.0) >= _SURE_CLASS
+        return np.where(is_sure, np.where(share > 0.5, 1, -1), 0)
+
+    def _number(self, camera: str) -> int:
+        """A camera's place in `_reach`, which grows by it where it is new."""
+        number = self._numbers.get(camera)
+        if number is None:
+            number = self._numbers[camera] = len(self._numbers)
+            self._reach = np.pad(self._reach, (0, 1), constant_values=self._config.reach_s)
+            for other, at in self._numbers.items():
+                ways = ((camera, other), (other, camera)) if other != camera else ()
+                reach = [self.topology.reach_s(*way, otherwise=self._config.reach_s) for way in ways]
+                self._reach[number, at] = self._reach[at, number] = max(reach, default=self._config.reach_s)
+        return number
 
     def forbids(self, first: Tracklet, second: Tracklet) -> str | None:
         """The hard rule that keeps the two from being one vehicle, in words, or None."""
@@ -177,14 +263,13 @@ class Scales:
 
     def _relations(self, pairs: Sequence[tuple[Tracklet, Tracklet]]) -> NDArray[np.float64]:
         """(P,) log-odds by time and place, of pairs that no hard rule forbids."""
-        found = np.zeros(len(pairs))
-        apart = [index for index, (first, second) in enumerate(pairs) if first.camera != second.camera]
-        if not self._config.use_transit:
-            found[apart] = self._config.unknown_log_odds
-        elif apart:
-            found[apart] = self.topology.log_odds([pairs[index] for index in apart])
-        for index in set(range(len(pairs))).difference(apart):
-            found[index] = _again_in_view(*pairs[index])
+        is_apart = np.array([first.camera != second.camera for first, second in pairs], bool)
+        found = np.where(is_apart, self._config.unknown_log_odds, _AGAIN_IN_VIEW)
+        apart = np.flatnonzero(is_apart)
+        if self._config.use_transit and len(apart):
+            found[apart] = self.topology.log_odds([pairs[at] for at in apart.tolist()])
+        for at in np.flatnonzero(~is_apart).tolist():
+            found[at] = _again_in_view(*pairs[at])
         return found
 
     def _relation(self, first: Tracklet, second: Tracklet) -> Relation:
@@ -220,9 +305,11 @@ def _cameras(first: Tracklet, second: Tracklet) -> tuple[str, str]:
 
 def _again_in_view(first: Tracklet, second: Tracklet) -> float:
     """Log-odds that one camera saw a vehicle twice: rare, but for one that goes on where another broke off."""
+    if gap_s(first, second) > _BROKEN_S:
+        return _AGAIN_IN_VIEW
     first, second = in_order(first, second)
     gap = second.started_at - first.ended_at
-    if first.path is None or second.path is None or not 0 < gap <= _BROKEN_S:
+    if first.path is None or second.path is None or gap <= 0:
         return _AGAIN_IN_VIEW
     foreseen, height = first.path.ahead(second.started_at)
     distance = float(np.linalg.norm(foreseen - second.path.entry)) / max(height, 1.0)
@@ -240,16 +327,15 @@ def _class_agreement(first: dict[str, float], second: dict[str, float]) -> float
     return math.log((1 - _CLASS_ERROR) * agreement + _CLASS_ERROR * _CLASS_CHANCE) - math.log(_CLASS_CHANCE)
 
 
-def _class_agreements(first: Sequence[Tracklet], second: Sequence[Tracklet]) -> NDArray[np.float64]:
-    """(N, M) of `_class_agreement`."""
-    names = sorted({name for tracklet in (*first, *second) for name in tracklet.class_votes})
-    votes, others = (
-        np.array([[tracklet.class_votes.get(name, 0.0) for name in names] for tracklet in side]).reshape(len(side), -1)
-        for side in (first, second)
-    )
-    agreement = np.log((1 - _CLASS_ERROR) * (votes @ others.T) + _CLASS_ERROR * _CLASS_CHANCE) - math.log(_CLASS_CHANCE)
-    voted = np.array([bool(t.class_votes) for t in first])[:, np.newaxis] & [bool(t.class_votes) for t in second]
-    return np.where(voted, agreement, 0.0)
+def _class_agreements(first: _Sheet, second: _Sheet, i: Index, j: Index) -> NDArray[np.float64]:
+    """`_class_agreement` of tracklets `i` of the one sheet and `j` of the other."""
+    width = min(first.votes.shape[1], second.votes.shape[1])
+    agreement = np.zeros(i.shape)
+    for votes, others in zip(first.votes[:, :width].T, second.votes[:, :width].T, strict=True):
+        agreement += votes[i] * others[j]
+    log_ratio = np.log((1 - _CLASS_ERROR) * agreement + _CLASS_ERROR * _CLASS_CHANCE) - math.log(_CLASS_CHANCE)
+    voted = (first.votes.sum(axis=1) > 0)[i] & (second.votes.sum(axis=1) > 0)[j]
+    return np.where(voted, log_ratio, 0.0)
 
 
 def _is_motorcycle(tracklet: Tracklet) -> bool:

@@ -47,6 +47,7 @@ class Linker:
         self._learner = TopologyLearner(roads)
         self._centring = Centring(calibration.centres)
         self._gallery = Gallery(self._centring)
+        self._scales = Scales(config, calibration, self._centring, self._learner.topology)
         self._tracklets: dict[str, tuple[Tracklet, str]] = {}
         self._waiting: list[Tracklet] = []
         self._settled_until = -math.inf
@@ -61,7 +62,9 @@ class Linker:
     def scales(self) -> Scales:
         """What pairs are weighed with now."""
         calibration = self._site_calibration.current if self._config.self_calibration else self._calibration
-        return Scales(self._config, calibration, self._centring, self._learner.topology)
+        if not self._scales.is_made_of(calibration, self._learner.topology):
+            self._scales = Scales(self._config, calibration, self._centring, self._learner.topology)
+        return self._scales
 
     def remember(self, tracklet: Tracklet, vehicle_id: str) -> None:
         """Takes in what was decided before: a final assignment from the database."""

@@ -7,7 +7,8 @@ that vehicles come and go, so that a time that is common on one way is no eviden
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from streamer.matcher.tracklet import Tracklet
 
 #: Spread of the times of vehicles that go the same way: so many seconds, and this share of the time itself.
-_TIME_SPREAD_S, _TIME_SPREAD_SHARE = 0.6, 0.1
+_TIME_SPREAD_S, _TIME_SPREAD_SHARE = 0.6, 0.2
 #: Spread of the places where vehicles of one way enter or leave, as a share of that of all ways.
-_PLACE_SPREAD = 0.7
+_PLACE_SPREAD = 0.5
 #: Half of the passages of which nothing is known yet take less than this.
 _UNKNOWN_S = 15.0
 #: What was learned is taken with so many vehicles' worth of doubt, of which this share was expected to pass.
@@ -35,7 +36,7 @@ _MAX_KERNELS, _MIN_WEIGHT = 64, 0.2
 _MIN_SCALE = 20.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ViewTraffic:
     """What a camera has seen of late.
 
@@ -51,7 +52,7 @@ class ViewTraffic:
     rate_hz: float
     stay_s: float
 
-    @property
+    @cached_property
     def scale(self) -> NDArray[np.float64]:
         """(2,) spread of the places, pixels."""
         spread = np.concatenate([self.entries, self.exits]).std(axis=0)
@@ -121,11 +122,15 @@ class Passages:
             np.ones(len(pairs)),
         )
 
+    def chosen(self, indices: Sequence[int] | NDArray[np.int64]) -> Passages:
+        """Some of them."""
+        return Passages(*(getattr(self, column.name)[indices] for column in fields(self)))
+
     def surest(self, weights: NDArray[np.float64]) -> Passages:
         """The surest of them by weights (N,), as what is learned."""
         chosen = np.argsort(-weights, kind="stable")[:_MAX_KERNELS]
         chosen = np.sort(chosen[weights[chosen] >= _MIN_WEIGHT])
-        return Passages(self.gap_s[chosen], self.left_at[chosen], self.entered_at[chosen], weights[chosen])
+        return replace(self, weights=weights).chosen(chosen)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -166,9 +171,12 @@ def passage_log_odds(
         spread = _TIME_SPREAD_S + _TIME_SPREAD_SHARE * np.abs(learned.gap_s)
         gap = (asked.gap_s[:, np.newaxis] - learned.gap_s) / spread
         kernels = np.exp(-0.5 * gap**2) / (spread * np.sqrt(2 * np.pi))
-        kernels *= left.nearness(asked.left_at, learned.left_at) / left.share(asked.left_at, left.exits)[:, np.newaxis]
-        near = entered.nearness(asked.entered_at, learned.entered_at)
-        kernels *= near / entered.share(asked.entered_at, entered.entries)[:, np.newaxis]
+        near_exit = left.nearness(asked.left_at, learned.left_at)
+        near_entry = entered.nearness(asked.entered_at, learned.entered_at)
+        # What was learned from a pair is no evidence for that pair itself.
+        kernels[(gap == 0) & (near_exit == 1) & (near_entry == 1)] = 0.0
+        kernels *= near_exit / left.share(asked.left_at, left.exits)[:, np.newaxis]
+        kernels *= near_entry / entered.share(asked.entered_at, entered.entries)[:, np.newaxis]
         density = density + kernels @ learned.weights + _UNUSUAL_SHARE * learned.weights.sum() * unknown
     rate = max(left.rate_hz, entered.rate_hz)
     return np.log(density / ((seen + _DOUBT) * rate))

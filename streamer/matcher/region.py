@@ -146,7 +146,7 @@ class Region:
             tracklet.follow(joined)
         for embedding in sighting.embeddings:
             if self._calibration.knows(sighting.model_id, embedding.vector):
-                tracklet.vectors[embedding.modality] = embedding.vector
+                tracklet.look(embedding.modality, embedding.vector)
 
     def _from_storage(self, stored: StoredTracklet, path: PathPoints | None) -> Tracklet:
         record = stored.tracklet

@@ -117,11 +117,11 @@ class Topology:
         for index, (first, second) in enumerate(ordered):
             by_way[first.camera, second.camera].append(index)
         found = np.zeros(len(pairs))
+        batch = Passages.of(ordered)
         for cameras, indices in by_way.items():
-            of_way = [ordered[index] for index in indices]
             has_map = _by_name(*cameras) in self.maps
-            stays = [_stay(*pair) for pair in of_way] if has_map else []
-            found[indices] = self.way_log_odds(cameras, Passages.of(of_way), stays)
+            stays = [_stay(*ordered[index]) for index in indices] if has_map else []
+            found[indices] = self.way_log_odds(cameras, batch.chosen(indices), stays)
         return found
 
     def way_log_odds(

@@ -31,6 +31,8 @@ class Tracklet:
         entry: (2,) where it was first seen, pixels; so far as `path` has told.
         exit: (2,) where it was last seen.
         is_pinned: Whether a person decided whose it is.
+        centred: By modality what `Centring` made of the vector, and of which of its means: kept, since it is asked
+            for often.
     """
 
     tracklet_id: str
@@ -45,6 +47,12 @@ class Tracklet:
     entry: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     exit: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     is_pinned: bool = False
+    centred: dict[Modality, tuple[int, NDArray[np.float32]]] = field(default_factory=dict, repr=False, compare=False)
+
+    def look(self, modality: Modality, vector: NDArray[np.float32]) -> None:
+        """Takes over what it looks like, (D,) unit norm."""
+        self.vectors[modality] = vector
+        self.centred.pop(modality, None)
 
     def follow(self, path: GroundPath) -> None:
         """Takes over where it was."""

@@ -80,27 +80,32 @@ class Window:
         column = {identity.vehicle_id: index for index, identity in enumerate(self._known)}
         self._columns = [[column[identity.vehicle_id] for identity in found] for found in candidates]
         self._between = scales.totals(tracklets, tracklets)
-        self._to_known = {
-            (row, at): self.to_identity(tracklet, self._known[at])
-            for row, tracklet in enumerate(tracklets)
-            for at in self._columns[row]
-        }
+        self._to_known: dict[tuple[int, int], float] = {}
+        self._weigh_known([(row, at) for row, columns in enumerate(self._columns) for at in columns])
 
-    def to_identity(self, tracklet: Tracklet, identity: Identity) -> float:
-        """The log-odds that a tracklet is a known vehicle; minus infinity where a hard rule forbids it."""
-        members = sorted(identity.members, key=lambda member: (abs(gap_s(tracklet, member)), member.tracklet_id))
-        members = members[:_MEMBERS]
-        if gap_s(tracklet, members[0]) <= self._reach_s:
-            return float(self._scales.totals([tracklet], members).sum())
-        if any(self._scales.forbids(tracklet, member) for member in members):
-            return -np.inf
-        return float(self._scales.looks([tracklet], members).mean()) + self._return_log_odds
+    def _weigh_known(self, asked: Sequence[tuple[int, int]]) -> None:
+        """Notes the log-odds that tracklets, as indices, are known vehicles; minus infinity where a rule forbids it."""
+        asked = [pair for pair in asked if pair not in self._to_known]
+        if not asked:
+            return
+        members = [_nearest_in_time(self._tracklets[row], self._known[column]) for row, column in asked]
+        starts = np.cumsum([0, *(len(own) for own in members[:-1])])
+        flat = [(self._tracklets[row], own) for (row, _), found in zip(asked, members, strict=True) for own in found]
+        summed = np.add.reduceat(self._scales.pair_totals(flat), starts).tolist()
+        for (row, column), own, total in zip(asked, members, summed, strict=True):
+            is_gone = gap_s(self._tracklets[row], own[0]) > self._reach_s
+            if is_gone and np.isfinite(total):
+                total = float(self._scales.looks([self._tracklets[row]], own).mean()) + self._return_log_odds
+            self._to_known[row, column] = total
 
     def worth(self, cluster_: Sequence[int], identity: Identity | None) -> float:
         """The log-odds of some tracklets, as indices, and a known vehicle being one, summed over all pairs."""
         between = self._between[np.ix_(cluster_, cluster_)][np.triu_indices(len(cluster_), 1)].sum()
-        known = sum(self.to_identity(self._tracklets[row], identity) for row in cluster_) if identity else 0.0
-        return float(between + known)
+        if identity is None:
+            return float(between)
+        asked = [(row, self._known.index(identity)) for row in cluster_]
+        self._weigh_known(asked)
+        return float(between + sum(self._to_known[pair] for pair in asked))
 
     def place(self) -> list[Placed]:
         """Clusters everything, and says of each tracklet where it came to lie and what else it could have been."""
@@ -135,10 +140,9 @@ class Window:
         known = len(columns)
         evidence = np.full((known + len(rows), known + len(rows)), -np.inf)
         evidence[known:, known:] = self._between[np.ix_(rows, rows)]
+        self._weigh_known([(row, column) for column in columns for row in rows])
         for at, column in enumerate(columns):
             for node, row in enumerate(rows, start=known):
-                if (row, column) not in self._to_known:
-                    self._to_known[row, column] = self.to_identity(self._tracklets[row], self._known[column])
                 evidence[at, node] = evidence[node, at] = self._to_known[row, column]
         return evidence
 
@@ -168,3 +172,10 @@ class Window:
             return Placed(None, (), None, None if best_other is None else -best_other, rivals)
         score, identity, others = own_place
         return Placed(identity, others, score, score - max(0.0, best_other or 0.0), rivals)
+
+
+def _nearest_in_time(tracklet: Tracklet, identity: Identity) -> list[Tracklet]:
+    if len(identity.members) == 1:
+        return identity.members
+    members = sorted(identity.members, key=lambda member: (abs(gap_s(tracklet, member)), member.tracklet_id))
+    return members[:_MEMBERS]
