@@ -203,7 +203,7 @@ def speed(  # noqa: PLR0913 - one per option
             known = list(known_vehicles(count, looks, config, before_s=START_S))
             site = made_up_site(Traffic(config, looks), "sqlite:///unused.db", matcher)
             core = CoreRun(site, keeps_decisions=False)
-            core.region.restore(known, {}, {}, [])
+            core.region.restore(known, {}, [])
             with _profiled(profile, f"{count} live vehicles"):
                 sightings = _stream(core, config, looks, seconds)
             table.add_row(str(count), "core", *_shown_speed(core.run, sightings))

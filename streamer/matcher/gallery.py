@@ -47,9 +47,13 @@ class Gallery:
 
     Args:
         centring: What is taken out of looks before they are compared.
+
+    Attributes:
+        forgotten_before: All tracklets last seen before this moment have been dropped, seconds since the epoch.
     """
 
     def __init__(self, centring: Centring) -> None:
+        self.forgotten_before = -np.inf
         self._centring = centring
         self._by_vehicle: dict[str, Identity] = {}
         self._slots: list[Identity | None] = []
@@ -101,6 +105,7 @@ class Gallery:
         """
         if len(self) > most:
             seen_before = max(seen_before, float(np.sort(self._last_seen)[-most]))
+        self.forgotten_before = max(self.forgotten_before, seen_before)
         stale = np.flatnonzero(self._oldest() < seen_before)
         gone: list[Tracklet] = []
         for slot in stale:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from streamer.matcher.tracklet import Tracklet
 
 #: Tracklets per camera that are learned from: the newest.
-_MEMORY = 100
+MEMORY = 100
 #: A pair of cameras is learned anew when it has seen this many times as much, or so many tracklets more.
 _GROWTH, _MOST_NEW = 1.25, 60
 #: With fewer tracklets there is nothing to learn.
@@ -28,12 +28,13 @@ class TopologyLearner:
 
     Attributes:
         topology: What is known now.
+        seen: By camera, the tracklets taken in so far.
     """
 
     def __init__(self, roads: RoadGraph) -> None:
         self.topology = Topology(roads)
         self._memory: dict[str, list[Tracklet]] = {}
-        self._seen: dict[str, int] = {}
+        self.seen: dict[str, int] = {}
         self._learned_at: dict[Cameras, int] = {}
 
     def remember(self, tracklet: Tracklet) -> None:
@@ -42,7 +43,7 @@ class TopologyLearner:
             return
         memory = self._memory.setdefault(tracklet.camera, [])
         insort(memory, tracklet, key=lambda known: (known.ended_at, known.tracklet_id))
-        del memory[:-_MEMORY]
+        del memory[:-MEMORY]
 
     def learn(self, tracklets: Iterable[Tracklet], looks: Looks) -> bool:
         """Takes in tracklets, and learns where enough is new.
@@ -56,7 +57,7 @@ class TopologyLearner:
         """
         for tracklet in tracklets:
             self.remember(tracklet)
-            self._seen[tracklet.camera] = self._seen.get(tracklet.camera, 0) + 1
+            self.seen[tracklet.camera] = self.seen.get(tracklet.camera, 0) + 1
         due = [pair for pair in combinations(sorted(self._memory), 2) if self._is_due(pair)]
         if due:
             self.topology = learn_topology(self._memory, looks, self.topology, due)
@@ -70,20 +71,18 @@ class TopologyLearner:
         return now >= min(_GROWTH * before, before + _MOST_NEW) and now > before
 
     def _count(self, pair: Cameras) -> int:
-        return sum(self._seen.get(camera, 0) for camera in pair)
+        return sum(self.seen.get(camera, 0) for camera in pair)
 
     def dump(self) -> bytes:
-        """What was learned, and when."""
+        """What was learned, and when; `seen`, which changes more often, is to be kept besides."""
         values = {
             "topology": self.topology.to_json(),
-            "seen": self._seen,
             "learned_at": [[*pair, count] for pair, count in self._learned_at.items()],
         }
         return json.dumps(values).encode()
 
     def load(self, state: bytes) -> None:
-        """Takes up what `dump` gave; the tracklets are remembered one by one."""
+        """Takes up what `dump` gave; `seen` is to be set, and the tracklets are remembered one by one."""
         values = json.loads(state)
         self.topology = Topology.from_json(self.topology.roads, values["topology"])
-        self._seen = values["seen"]
         self._learned_at = {(first, second): count for first, second, count in values["learned_at"]}

@@ -66,10 +66,16 @@ class Linker:
             self._scales = Scales(self._config, calibration, self._centring, self._learner.topology)
         return self._scales
 
+    @property
+    def remembers_since(self) -> float:
+        """Tracklets last seen before this moment, in seconds since the epoch, are candidates no more."""
+        return self._gallery.forgotten_before
+
     def remember(self, tracklet: Tracklet, vehicle_id: str) -> None:
         """Takes in what was decided before: a final assignment from the database."""
         self._learner.remember(tracklet)
-        self._link(tracklet, vehicle_id)
+        if tracklet.ended_at >= self.remembers_since:
+            self._link(tracklet, vehicle_id)
 
     def correct(self, tracklet_id: str, vehicle_id: str, *, is_pinned: bool) -> None:
         """Takes in what somebody else decided on a tracklet; of those that are still waiting, or forgotten, nothing.
@@ -88,7 +94,12 @@ class Linker:
 
     def dump(self) -> dict[str, bytes]:
         """What must be kept beside the tracklets and their decisions, by name; only what has changed since the last."""
-        progress = {"settled_until": self._settled_until, "looked_at": self._looked_at}
+        progress = {
+            "settled_until": self._settled_until,
+            "looked_at": self._looked_at,
+            "forgotten_before": self._gallery.forgotten_before,
+            "seen": self._learner.seen,
+        }
         state = {"progress": json.dumps(progress).encode(), "centring": json.dumps(self._centring.to_json()).encode()}
         if self._has_learned:
             state["topology"] = self._learner.dump()
@@ -102,6 +113,8 @@ class Linker:
         if "progress" in state:
             progress = json.loads(state["progress"])
             self._settled_until, self._looked_at = progress["settled_until"], progress["looked_at"]
+            self._gallery.forgotten_before = progress["forgotten_before"]
+            self._learner.seen = progress["seen"]
         if "centring" in state:
             self._centring.load(json.loads(state["centring"]))
         if "topology" in state:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from reid.modality import Modality
 from storage.records import MATCHER
@@ -16,6 +19,8 @@ from streamer.sightings import CameraState, SightingKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
 
     from storage.matcher_state import StoredTracklet
     from storage.paths import PathPoints
@@ -39,11 +44,20 @@ class Region:
         #: When they ended: what is said of them afterwards is kept, but opens them no more.
         self._ended: dict[str, float] = {}
 
+    @property
+    def remembers_since(self) -> datetime | None:
+        """Tracklets last seen before this moment are candidates no more; None before anything was forgotten."""
+        since = self._linker.remembers_since
+        return as_datetime(since) if math.isfinite(since) else None
+
+    def load(self, learned: Mapping[str, bytes]) -> None:
+        """Takes up what `learned` gave, by name, before all else."""
+        self._linker.load(learned)
+
     def restore(
         self,
         tracklets: Iterable[StoredTracklet],
         paths: Mapping[str, PathPoints],
-        learned: Mapping[str, bytes],
         watermarks: Iterable[CameraWatermark],
     ) -> None:
         """Takes up the state that the database holds, as if it had just been decided.
@@ -51,10 +65,8 @@ class Region:
         Args:
             tracklets: The region's.
             paths: Where they were, by id.
-            learned: What `learned` gave, by name.
             watermarks: How far the cameras' sessions have come.
         """
-        self._linker.load(learned)
         for stored in tracklets:
             tracklet = self._from_storage(stored, paths.get(stored.tracklet.tracklet_id))
             decided = stored.assignment
@@ -146,7 +158,7 @@ class Region:
             tracklet.follow(joined)
         for embedding in sighting.embeddings:
             if self._calibration.knows(sighting.model_id, embedding.vector):
-                tracklet.look(embedding.modality, embedding.vector)
+                tracklet.look(embedding.modality, _as_kept(embedding.vector))
 
     def _from_storage(self, stored: StoredTracklet, path: PathPoints | None) -> Tracklet:
         record = stored.tracklet
@@ -158,13 +170,19 @@ class Region:
             record.started_at.timestamp(),
             record.ended_at.timestamp(),
             dict(record.class_votes),
-            {Modality(found.modality): found.vector for found in embeddings},
+            {Modality(found.modality): _as_kept(found.vector) for found in embeddings},
             is_ended=record.end_reason is not None,
             is_pinned=stored.assignment is not None and stored.assignment.decided_by != MATCHER,
         )
         if path is not None and len(path):
             tracklet.follow(ground_path(path.times, path.boxes))
         return tracklet
+
+
+def _as_kept(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A vector (D,) as the database gives it back, of unit norm: one that starts anew must weigh with the same."""
+    kept = vector.astype(np.float16).astype(np.float32)
+    return np.asarray(kept / np.sqrt(np.dot(kept, kept)))
 
 
 def as_datetime(seconds: float) -> datetime:

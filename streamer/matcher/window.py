@@ -78,7 +78,7 @@ class Window:
         known = {identity.vehicle_id: identity for found in candidates for identity in found}
         self._known = [known[vehicle_id] for vehicle_id in sorted(known)]
         column = {identity.vehicle_id: index for index, identity in enumerate(self._known)}
-        self._columns = [[column[identity.vehicle_id] for identity in found] for found in candidates]
+        self._columns = [sorted(column[identity.vehicle_id] for identity in found) for found in candidates]
         self._between = scales.totals(tracklets, tracklets)
         self._to_known: dict[tuple[int, int], float] = {}
         self._weigh_known([(row, at) for row, columns in enumerate(self._columns) for at in columns])

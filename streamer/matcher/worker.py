@@ -25,6 +25,7 @@ from storage.records import CameraWatermark, EmbeddingRecord, PathSegment, Track
 from storage.writer import Writer
 from streamer.matcher.calibration import load_calibration
 from streamer.matcher.decision import Decision, Outcome, Reason
+from streamer.matcher.learner import MEMORY
 from streamer.matcher.linker import Linker
 from streamer.matcher.recording import record_decisions, record_outcome
 from streamer.matcher.region import Region, as_datetime
@@ -221,11 +222,12 @@ class MatcherWorker:
             config=config,
         )
         now = message.watermark if isinstance(message, Heartbeat) else message.occurred_at
-        seen_since = now - timedelta(seconds=config.time_to_live_s)
+        region.load(load_learned(session, message.region))
+        seen_since = region.remembers_since or now - timedelta(seconds=config.time_to_live_s)
         watermarks = [mark for mark in load_watermarks(session) if mark.camera in cameras]
-        tracklets = load_tracklets(session, message.region, seen_since=seen_since)
-        paths = load_paths(session, message.region, seen_since=seen_since)
-        region.restore(tracklets, paths, load_learned(session, message.region), watermarks)
+        tracklets = load_tracklets(session, message.region, seen_since=seen_since, newest=MEMORY)
+        paths = load_paths(session, message.region, seen_since=seen_since, newest=MEMORY)
+        region.restore(tracklets, paths, watermarks)
         return region
 
     def _embeddings(self, sighting: Sighting) -> list[EmbeddingRecord]:

@@ -1,6 +1,6 @@
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid.modality import Modality
@@ -99,6 +99,7 @@ _TRACKLETS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(_TRACKLETS, st.randoms(use_true_random=False), st.lists(st.floats(0, 60), max_size=4))
 def test_neither_arrival_order_nor_batches_change_a_decision(
     rows: list[tuple[str, int, int, int]], random: object, watermarks: list[float]
