@@ -116,6 +116,10 @@ def _of_correction(correction: Correction | None) -> Iterator[str]:
 
 def _evidence(decision: Decision) -> Iterator[str]:
     said, evidence = decision.said, decision.said.evidence
+    if evidence.get("agrees") == MATCHER:
+        yield "the tracklet has ended, and the matcher agrees:"
+    if evidence.get("confirmed"):
+        yield "confirmed where it was; what had been weighed:"
     if rule := evidence.get("rule"):
         yield f"rule: {rule}"
     yield from _weights(decision)

@@ -360,7 +360,10 @@ def _under_a_persons_word(standing: _Standing, assignment: AssignmentRecord) -> 
         return assignment
     is_agreed = assignment.vehicle_id == standing.vehicle_id
     is_provisional = bool(standing.is_provisional) and (not is_agreed or assignment.is_provisional)
-    return replace(assignment, vehicle_id=standing.vehicle_id, decided_by=person, is_provisional=is_provisional)
+    # So that nobody reads the matcher's reasons as that person's.
+    evidence = {**assignment.evidence, "agrees": MATCHER}
+    word = replace(assignment, vehicle_id=standing.vehicle_id, decided_by=person, evidence=evidence)
+    return replace(word, is_provisional=is_provisional)
 
 
 def _elected(votes: Iterable[dict[str, float]]) -> str:

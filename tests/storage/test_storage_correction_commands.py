@@ -142,6 +142,23 @@ def test_why_of_what_has_no_vehicle(sqlite_url: str) -> None:
     assert _done("why", "gate", "--database", sqlite_url).endswith("ended: left\nIt has no vehicle yet.\n")
 
 
+def test_why_tells_what_was_only_confirmed_and_what_the_matcher_says_to_it(site: str) -> None:
+    database = Database.open(site)
+    with database.transaction() as session:
+        store(session, tracklet("gate", 3))
+        Writer(session).assign(assignment("gate/s1/3", "v3", is_provisional=True))
+    database.close()
+    _done("move", "gate/s1/3", "--to", "v1", "--database", site)
+    with (database := Database.open(site)).transaction() as session:
+        Writer(session).assign(assignment("gate/s1/3", "v1", reason="linked", score=2.0))
+    database.close()
+    told = _done("why", "bridge/s1/1", "--database", site)
+    assert "confirmed where it was; what had been weighed:\n  rule: likeliest" in told
+    told = _done("why", "gate/s1/3", "--database", site)
+    assert "  by anna at" in told
+    assert "the tracklet has ended, and the matcher agrees:\n  score +2.00" in told
+
+
 # Correcting.
 
 

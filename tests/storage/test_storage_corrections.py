@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 
 from storage.corrections import corrections, merge, move, split, undo
+from storage.database import Database
 from storage.errors import CorrectionError, StorageError, TrackletNotFoundError, VehicleNotFoundError
 from storage.matcher_state import load_operator_decisions
 from storage.models import AssignmentRow, VehicleRow
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from storage.database import Database
     from storage.trajectories import VehicleSummary
 
 pytest_plugins = ("tests.storage.storage_fixtures",)
@@ -171,6 +172,30 @@ def test_an_empty_vehicle_and_an_undecided_tracklet_are_refused(session: Session
     store(session, tracklet("gate", 9))
     with pytest.raises(CorrectionError, match="move: tracklet gate/s1/9 has no vehicle yet"):
         move(session, ["gate/s1/9"], "v1", **ANNA)
+
+
+@pytest.mark.integration
+def test_who_corrects_sees_what_others_were_about_to_decide(postgresql_url: str) -> None:
+    database = Database.open(postgresql_url)
+    with database.transaction() as session:
+        for number in (1, 2, 3):
+            store(session, tracklet(number=number), f"v{min(number, 2)}")
+        store(session, tracklet(number=4))
+
+    def correct() -> int:
+        with database.transaction() as session:
+            return len(merge(session, "v1", "v2", **ANNA).moved)
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as matching:
+            Writer(matching).assign(assignment("gate/s1/4", "v2"))
+            correcting = pool.submit(correct)
+            with pytest.raises(TimeoutError):
+                correcting.result(timeout=0.2)
+        assert correcting.result(timeout=30) == 3
+    with database.snapshot() as session:
+        assert [vehicle.vehicle_id for vehicle in vehicles(session)] == ["v1"]
+    database.close()
 
 
 # Undo.
