@@ -27,7 +27,7 @@ from streamer.matcher.calibration import Calibration, fit_logistic, load_calibra
 from streamer.matcher.decision import Decision
 from streamer.matcher.linker import Linker
 from streamer.matcher.region import Region
-from streamer.matcher.roads import RoadGraph
+from streamer.matcher.roads import roads_of
 from streamer.matcher.watermarks import Watermarks
 from streamer.matcher.worker import BATCH, MatcherCounters, MatcherWorker
 from streamer.sighting_codec import encode
@@ -95,7 +95,7 @@ class CoreRun:
         self.keeps_decisions = keeps_decisions
         config, calibration = site.matcher, load_calibration(Path(site.matcher.calibration))
         self.region = Region(
-            Linker(config, roads=RoadGraph(site.links, dwell_s=config.dwell_s), calibration=calibration),
+            Linker(config, roads=roads_of(site), calibration=calibration),
             Watermarks([camera.id for camera in site.cameras], silence_s=config.camera_silence_s),
             calibration,
             config=config,

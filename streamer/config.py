@@ -215,6 +215,8 @@ class MatcherConfig(_Section):
     time_to_live_s: PositiveFloat = 3600.0
     #: At most so many vehicles are held; those longest unseen are forgotten first.
     max_identities: PositiveInt = 200_000
+    #: Nobody is faster: keeps cameras of which `position` gives lat and lon apart, where no links are given.
+    max_speed_kmh: PositiveFloat = 200.0
     #: How long after it was last seen a vehicle is expected anywhere by its way; later, its looks alone must do.
     reach_s: PositiveFloat = 600.0
     #: Log-odds that a vehicle out of reach has come back, before any look at it.

@@ -108,8 +108,9 @@ class Scales:
         self.topology = topology
         self._numbers: dict[str, int] = {}
         self._classes: dict[str, int] = {}
-        #: (C, C) seconds for which tracklets of two cameras are neighbours on a way.
-        self._reach = np.zeros((0, 0))
+        #: (C, C) seconds for which tracklets of two cameras are neighbours on a way; how soon, and how late, the road
+        #: allows that one follows the other at all.
+        self._reach, self._earliest, self._latest = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0))
 
     def is_made_of(self, calibration: Calibration, topology: Topology) -> bool:
         """Whether these are what it weighs by."""
@@ -218,16 +219,12 @@ class Scales:
         totals = np.where(is_open & is_near, totals, np.minimum(totals, np.where(is_open, 0.0, _HOPELESS)))
         is_one_view = first.camera[i] == second.camera[j]
         bikes = self._motorcycles(first)[i], self._motorcycles(second)[j]
-        totals[(is_one_view & (gap <= 0)) | (bikes[0] * bikes[1] < 0)] = -np.inf
-        pair_of = [(first.tracklets, i), (second.tracklets, j)]
-        if self.topology.roads.is_limited:
-            for at in np.flatnonzero(np.isfinite(totals)):
-                if self.forbids(*(tracklets[int(index.flat[at])] for tracklets, index in pair_of)):
-                    totals.flat[at] = -np.inf
+        earliest, latest = (limit[first.camera[i], second.camera[j]] for limit in (self._earliest, self._latest))
+        off_road = (gap < earliest) | (gap > latest)
+        totals[(is_one_view & (gap <= 0)) | off_road | (bikes[0] * bikes[1] < 0)] = -np.inf
         asked = np.flatnonzero(is_open & is_near & np.isfinite(totals))
-        pairs = list(
-            zip(*([tracklets[at] for at in index.flat[asked].tolist()] for tracklets, index in pair_of), strict=True)
-        )
+        rows, columns = (index.flat[asked].tolist() for index in (i, j))
+        pairs = [(first.tracklets[row], second.tracklets[col]) for row, col in zip(rows, columns, strict=True)]
         totals.flat[asked] += self._relations(pairs) + self._config.prior_log_odds
         return totals
 
@@ -238,16 +235,30 @@ class Scales:
         return np.where(is_sure, np.where(share > 0.5, 1, -1), 0)
 
     def _number(self, camera: str) -> int:
-        """A camera's place in `_reach`, which grows by it where it is new."""
+        """A camera's place in the tables of what holds between two, which grow by it where it is new."""
         number = self._numbers.get(camera)
         if number is None:
             number = self._numbers[camera] = len(self._numbers)
             self._reach = np.pad(self._reach, (0, 1), constant_values=self._config.reach_s)
+            self._earliest = np.pad(self._earliest, (0, 1), constant_values=-np.inf)
+            self._latest = np.pad(self._latest, (0, 1), constant_values=np.inf)
             for other, at in self._numbers.items():
-                ways = ((camera, other), (other, camera)) if other != camera else ()
-                reach = [self.topology.reach_s(*way, otherwise=self._config.reach_s) for way in ways]
-                self._reach[number, at] = self._reach[at, number] = max(reach, default=self._config.reach_s)
+                if other != camera:
+                    self._fill(camera, number, other, at)
         return number
+
+    def _fill(self, camera: str, number: int, other: str, at: int) -> None:
+        both = [(number, at), (at, number)]
+        ways = ((camera, other), (other, camera))
+        longest = max(self.topology.reach_s(*way, otherwise=self._config.reach_s) for way in ways)
+        travel = self.topology.roads.travel_time(camera, other)
+        for way in both:
+            self._reach[way] = longest
+            if travel is None:
+                self._latest[way] = -np.inf
+            else:
+                self._earliest[way] = -np.inf if travel.may_overlap else travel.min_s
+                self._latest[way] = travel.max_s
 
     def forbids(self, first: Tracklet, second: Tracklet) -> str | None:
         """The hard rule that keeps the two from being one vehicle, in words, or None."""

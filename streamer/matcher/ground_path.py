@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Moments kept per second: a vehicle moves less than its own length between two of them.
 _RATE_HZ = 5.0
+#: A vehicle that has moved by less than this, in heights of its box, stands: an hour of parking is two moments.
+_STANDS = 0.1
 #: How long the moments are that say where, and how fast, a vehicle entered or left the view.
 _EDGE_S = 0.6
 
@@ -87,7 +90,13 @@ def _ground(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def _thinned(times: NDArray[np.float64], points: NDArray[np.float64], heights: NDArray[np.float64]) -> GroundPath:
-    """The first moment of each slot of time, and the last of all."""
-    is_first = np.diff(np.floor(times * _RATE_HZ), prepend=-np.inf) > 0
-    is_first[-1] = True
-    return GroundPath(times[is_first], points[is_first], heights[is_first])
+    """The first moment of each slot of time in which it has moved, and the last of all."""
+    first = np.flatnonzero(np.diff(np.floor(times * _RATE_HZ), prepend=-np.inf) > 0)
+    kept = [0]
+    for moment in first[1:].tolist():
+        x, y = points[moment] - points[kept[-1]]
+        if math.hypot(x, y) >= _STANDS * heights[moment]:
+            kept.append(moment)
+    if kept[-1] != len(times) - 1:
+        kept.append(len(times) - 1)
+    return GroundPath(times[kept], points[kept], heights[kept])

@@ -45,6 +45,13 @@ class TopologyLearner:
         insort(memory, tracklet, key=lambda known: (known.ended_at, known.tracklet_id))
         del memory[:-MEMORY]
 
+    def holds(self, tracklet: Tracklet) -> bool:
+        """Whether it is among those that are learned from."""
+        memory = self._memory.get(tracklet.camera)
+        if not memory:
+            return False
+        return (tracklet.ended_at, tracklet.tracklet_id) >= (memory[0].ended_at, memory[0].tracklet_id)
+
     def learn(self, tracklets: Iterable[Tracklet], looks: Looks) -> bool:
         """Takes in tracklets, and learns where enough is new.
 

@@ -317,6 +317,9 @@ class Linker:
             for tracklet, vehicle_id in self._tracklets.values()
             if tracklet.ended_at >= since and not tracklet.is_pinned and tracklet.vectors
         ]
+        for tracklet, _ in self._tracklets.values():
+            if tracklet.ended_at < since and not self._learner.holds(tracklet):
+                tracklet.path = None
         if not recent:
             return []
         recent.sort(key=lambda one: (one[0].ended_at, one[0].tracklet_id))

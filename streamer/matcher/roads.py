@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass
+from itertools import combinations
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,14 +14,17 @@ import numpy as np
 from streamer.matcher.passages import unknown_density
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from streamer.config import LinkConfig
+    from streamer.config import LinkConfig, Position, SiteConfig
 
 #: A stay in two overlapping views at once, in seconds: how far before the end of one the other may begin.
 _SHARED_STAY_S = 10.0
+#: How much nearer than their cameras two views may be, in metres: each may look a long way down the road.
+_VIEWS_M = 200.0
+_EARTH_M = 6_371_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +43,34 @@ class TravelTime:
 class RoadGraph:
     """The links of a region. Cameras without a direct link are as far apart as the shortest chain of links.
 
-    Without links any pair of cameras is possible, at any time.
+    Without links any pair of cameras is possible, at any time that a vehicle's speed allows.
     """
 
-    def __init__(self, links: Sequence[LinkConfig] | None, *, dwell_s: float) -> None:
+    def __init__(
+        self,
+        links: Sequence[LinkConfig] | None,
+        *,
+        dwell_s: float,
+        beelines_s: Mapping[tuple[str, str], float] = MappingProxyType({}),
+    ) -> None:
         """Makes the graph.
 
         Args:
             links: The configured links, or None.
             dwell_s: Longest stay in a view that lies on a chain and did not see the vehicle.
+            beelines_s: Where there are no links: by pair of cameras, in the order of their names, the seconds that the
+                straight way between the views takes at least.
         """
         self._links = None if links is None else _adjacency(links)
         self._dwell_s = dwell_s
+        self._beelines_s = beelines_s
         self._known: dict[tuple[str, str], TravelTime | None] = {}
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether there are any limits."""
-        return self._links is not None
 
     def travel_time(self, first: str, second: str) -> TravelTime | None:
         """The travel time between two cameras, either way; None where the road does not join them."""
-        if self._links is None:
-            return TravelTime(0.0, math.inf)
         key = (first, second) if first <= second else (second, first)
+        if self._links is None:
+            return TravelTime(self._beelines_s.get(key, 0.0), math.inf)
         if key not in self._known:
             self._known[key] = self._shortest(*key)
         return self._known[key]
@@ -101,6 +110,24 @@ class RoadGraph:
             for neighbour, link in links.get(camera, {}).items():
                 heapq.heappush(queue, (hops + 1, max_s + link.max_s + dwell_s, min_s + link.min_s, neighbour))
         return None
+
+
+def roads_of(site: SiteConfig) -> RoadGraph:
+    """The roads between a site's cameras, by its links, or else by how far apart they stand on the earth."""
+    placed = [(camera.id, camera.position) for camera in site.cameras if camera.position and camera.position.lat]
+    beelines_s = {}
+    for (first, here), (second, there) in combinations(sorted(placed, key=lambda one: one[0]), 2):
+        between_m = max(0.0, _distance_m(here, there) - _VIEWS_M)
+        beelines_s[first, second] = between_m / (site.matcher.max_speed_kmh / 3.6)
+    return RoadGraph(site.links, dwell_s=site.matcher.dwell_s, beelines_s=beelines_s)
+
+
+def _distance_m(here: Position, there: Position) -> float:
+    """Great circle, by the haversine formula (Sinnott, 1984)."""
+    lat, lon, other_lat, other_lon = (math.radians(a or 0.0) for a in (here.lat, here.lon, there.lat, there.lon))
+    half = math.sin((other_lat - lat) / 2) ** 2
+    half += math.cos(lat) * math.cos(other_lat) * math.sin((other_lon - lon) / 2) ** 2
+    return 2 * _EARTH_M * math.asin(math.sqrt(half))
 
 
 def _adjacency(links: Sequence[LinkConfig]) -> dict[str, dict[str, TravelTime]]:

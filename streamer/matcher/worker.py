@@ -29,7 +29,7 @@ from streamer.matcher.learner import MEMORY
 from streamer.matcher.linker import Linker
 from streamer.matcher.recording import record_decisions, record_outcome
 from streamer.matcher.region import Region, as_datetime
-from streamer.matcher.roads import RoadGraph
+from streamer.matcher.roads import roads_of
 from streamer.matcher.watermarks import Watermarks
 from streamer.sighting_codec import decode
 from streamer.sightings import CameraState, EndReason, Heartbeat, Sighting, SightingError
@@ -97,7 +97,7 @@ class MatcherWorker:
         self._consumer = consumer
         self._crops = crops
         self._calibration = load_calibration(Path(site.matcher.calibration))
-        self._roads = RoadGraph(site.links, dwell_s=site.matcher.dwell_s)
+        self._roads = roads_of(site)
         self._regions: dict[str, Region] = {}
         self._offsets: dict[tuple[str, int], int | None] = {}
         self._foreign_models: set[str] = set()
