@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from reid.modality import Modality
 from streamer.config import LinkConfig, MatcherConfig, SiteConfig
 from streamer.matcher.calibration import Calibration, Logistic, modality_pair
+from streamer.matcher.ground_path import ground_path
 from streamer.matcher.tracklet import Tracklet
 from streamer.sightings import (
     CameraState,
@@ -98,3 +99,31 @@ def sighting(
 def heartbeat(camera: str, seconds: float, *, finished: bool = False, session: str = "s") -> Heartbeat:
     state = CameraState.FINISHED if finished else CameraState.ALIVE
     return Heartbeat("crossing", "main", camera, session, at(seconds), state)
+
+
+def between(vehicle: int, other: int, cosine: float) -> NDArray[np.float32]:
+    """A look that has this cosine with the one vehicle's, and the rest in common with the other's."""
+    rest = float(np.sqrt(1 - cosine**2))
+    return np.asarray(cosine * looks(vehicle) + rest * looks(other), np.float32)
+
+
+def seen(
+    name: str,
+    start: float,
+    end: float,
+    vector: NDArray[np.float32],
+    *,
+    enters: tuple[float, float] = (100.0, 400.0),
+    leaves: tuple[float, float] = (100.0, 400.0),
+    modality: Modality = Modality.VISIBLE,
+    votes: dict[str, float] | None = None,
+) -> Tracklet:
+    """A tracklet that goes straight from one place of the picture to another; its box is 60 pixels high."""
+    camera = name.split("/")[0]
+    found = Tracklet(name, camera, "s", start, end, votes or {"car": 1.0}, {modality: vector}, is_ended=True)
+    times = np.linspace(start, end, max(2, round((end - start) * 10)))
+    share = (times - start) / (end - start)
+    feet = np.outer(1 - share, enters) + np.outer(share, leaves)
+    boxes = np.c_[feet[:, 0] - 40, feet[:, 1] - 60, feet[:, 0] + 40, feet[:, 1]].astype(np.float32)
+    found.follow(ground_path(times, boxes))
+    return found
