@@ -2,6 +2,7 @@
 
     python benchmarks/looks.py fit --data ../shared/data/reid_synthetic
     python benchmarks/looks.py check --data ../shared/data/reid_synthetic
+    python benchmarks/looks.py calibrate --data ../shared/data/reid_synthetic --out FILE.json
 
 A vehicle is drawn as three vectors at once, one a modality: the mean look of its kind (van, sedan, ...) and what is its
 own, of low rank and joint over the modalities, so that how much two bands agree comes out as measured. A picture adds
@@ -13,7 +14,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,14 @@ from rich.table import Table
 from detector.detections import VehicleClass
 from reid.modality import Modality
 from streamer.calibrate import ranking_quality
+from streamer.matcher.calibration import (
+    Logistic,
+    ModalityPair,
+    fit_logistic,
+    load_calibration,
+    modality_pair,
+    save_calibration,
+)
 
 LOOKS = Path(__file__).with_name("looks.npz")
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "porsche-small_openvino_model"
@@ -47,6 +56,11 @@ OWN_RANK, PICTURE_RANK = 8, 64
 UNUSUALNESS = 2.0
 #: Pictures averaged per tracklet, as a stream does with several crops of one stay.
 PICTURES = 3
+#: Pairs of bands that no site with a truth has two cameras of.
+NO_SITE: tuple[ModalityPair, ...] = (
+    (Modality.NEAR_INFRARED, Modality.NEAR_INFRARED),
+    (Modality.THERMAL, Modality.THERMAL),
+)
 
 Floats = NDArray[np.float32]
 
@@ -257,6 +271,52 @@ def check(
             figures = (f"{ranking_quality(cosine, is_same):.4f}", _spread(same), _spread(different))
             table.add_row(pair if name == "real" else "", name, *figures, f"{np.percentile(different, 99):.2f}")
     Console(width=120).print(table)
+
+
+@app.command()
+def calibrate(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The calibration that they are added to, of the same embedder.")],
+    weights: Weights = WEIGHTS,
+    shuffles: Annotated[int, typer.Option(help="How often the pictures are dealt to tracklets anew.")] = 20,
+) -> None:
+    """Fit pairs of bands of which no site with a truth has two cameras, and add them to a calibration.
+
+    Tracklets are means of pictures of the validation vehicles; one band's are centred by their own mean, as a camera's
+    are. Such pictures are more alike than what two cameras of a site see, and fits to them steeper: by how much is seen
+    where there are both, and the median of that is taken off.
+    """
+    described, calibration, rng = describe(data, weights), load_calibration(out), np.random.default_rng(0)
+    if described.model_id != calibration.model_id:
+        raise typer.BadParameter(f"{out} is of {calibration.model_id}, the weights are {described.model_id}")
+    batches = [real_tracklets(described, rng) for _ in range(shuffles)]
+    table = Table(
+        "pair", "AUC", "slope", "even at", "in the calibration", "even at", title="Means of pictures as tracklets"
+    )
+    pictures, quality = {}, {}
+    found = similarities(batches, described.vectors.mean(axis=(0, 2)))
+    for pair, (_, cosine, is_same) in zip(combinations_with_replacement(MODALITIES, 2), found, strict=True):
+        # The same vehicles are dealt anew each time: they count once.
+        pictures[modality_pair(*pair)] = replace(fit_logistic(cosine, is_same), pairs=len(cosine) // shuffles)
+        quality[modality_pair(*pair)] = ranking_quality(cosine, is_same)
+    both = [(fit, pictures[pair]) for pair, fit in calibration.fits.items() if pair not in NO_SITE]
+    flatter = float(np.median([fit.slope / picture.slope for fit, picture in both]))
+    lower = float(np.median([_even_at(fit) - _even_at(picture) for fit, picture in both]))
+    fits = dict(calibration.fits)
+    for pair in NO_SITE:
+        slope = flatter * pictures[pair].slope
+        fits[pair] = Logistic(slope, -slope * (_even_at(pictures[pair]) + lower), pictures[pair].pairs)
+    for pair, picture in sorted(pictures.items()):
+        kept = (f"{fits[pair].slope:.2f}", f"{_even_at(fits[pair]):.2f}") if pair in fits else ("", "")
+        table.add_row("~".join(pair), f"{quality[pair]:.3f}", f"{picture.slope:.2f}", f"{_even_at(picture):.2f}", *kept)
+    Console(width=120).print(table)
+    print(f"slopes x {flatter:.2f}, even at {lower:+.2f}")
+    save_calibration(out, replace(calibration, fits=fits))
+
+
+def _even_at(fit: Logistic) -> float:
+    """The similarity that says nothing either way."""
+    return -fit.intercept / fit.slope
 
 
 def _spread(values: NDArray[np.float64]) -> str:

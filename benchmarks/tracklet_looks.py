@@ -24,8 +24,9 @@ from rich.table import Table
 from reid.modality import Modality
 from reid.point_scorer import PointScorer
 from reid.tokens import unpack
-from streamer.calibrate import LabelledTracklet, label_tracklets, mean_vectors, ranking_quality, trained_vehicles
+from streamer.calibrate import mean_vectors, ranking_quality
 from streamer.evaluate import read_truth
+from streamer.labelled_tracklets import LabelledTracklet, label_tracklets, trained_vehicles
 from streamer.matcher.calibration import Calibration, ModalityPair, fit_logistic, modality_pair
 from streamer.matcher.rerank import mixed_similarity, points_say
 

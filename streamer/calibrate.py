@@ -1,10 +1,13 @@
-"""`python -m streamer.calibrate`: what similarity says at a site whose truth is known, per pair of modalities."""
+"""`python -m streamer.calibrate`: what similarity says per pair of modalities, and how far it can be believed.
+
+With the truth of a site it fits and judges; without, it shows what a site has labelled and fitted by itself.
+"""
 
 from __future__ import annotations
 
-import csv
+import json
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -18,44 +21,69 @@ from rich.table import Table
 from reid.modality import Modality
 from storage.database import Database
 from storage.errors import StorageError
-from storage.matcher_state import load_regions, load_tracklets
-from storage.trajectories import trajectory, vehicles
-from streamer.box_matching import MIN_IOU, EvaluationError, TruthBoxes, intersection_over_union
+from storage.matcher_state import load_learned, load_regions
+from streamer.box_matching import EvaluationError
+from streamer.config import MatcherConfig
 from streamer.evaluate import read_truth
-from streamer.matcher.calibration import Calibration, ModalityPair, fit_logistic, modality_pair, save_calibration
+from streamer.labelled_tracklets import LabelledTracklet, label_tracklets, trained_vehicles
+from streamer.matcher.calibration import (
+    Calibration,
+    CalibrationError,
+    Logistic,
+    ModalityPair,
+    fit_logistic,
+    load_calibration,
+    modality_pair,
+    save_calibration,
+)
+from streamer.matcher.centring import Centring
+from streamer.matcher.site_calibration import Counts, SiteCalibration, fit_site
+from streamer.reliability import Reliability, draw, reliability, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from storage.matcher_state import StoredTracklet
-    from storage.trajectories import PathPoints
-
 app = typer.Typer(add_completion=False)
 
-#: (N,) cosine similarities, and (N,) whether both are one vehicle.
-Similarities = tuple[NDArray[np.float64], NDArray[np.bool_]]
+#: What is judged was not fitted to: vehicles, or counts, are dealt to so many parts.
+_PARTS = 5
+_SEED = 0
+_SHIPPED = Path(MatcherConfig().calibration)
 
-#: Of a tracklet's boxes, how many must be one true vehicle for the tracklet to be it.
-_MAJORITY = 0.5
 
-
-@dataclass(frozen=True, slots=True)
-class LabelledTracklet:
-    """A stored tracklet whose true vehicle is known.
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledPairs:
+    """Pairs of tracklets of different cameras, in one pair of modalities.
 
     Attributes:
-        camera: The camera's id.
-        vehicle: The truth's name for the vehicle, unique over all sites that are read together.
-        model_id: The embedder.
-        vectors: By modality, (D,) float32, unit norm.
-        tokens: By modality, packed points, where some are stored.
+        similarity: (N,) cosine of their centred vectors.
+        vehicles: (N, 2) the true vehicles.
     """
 
-    camera: str
-    vehicle: str
-    model_id: str
-    vectors: dict[Modality, NDArray[np.float32]]
-    tokens: dict[Modality, bytes] = field(default_factory=dict)
+    similarity: NDArray[np.float64]
+    vehicles: NDArray[np.str_]
+
+    @property
+    def is_same(self) -> NDArray[np.bool_]:
+        """(N,) whether both are one vehicle."""
+        return np.asarray(self.vehicles[:, 0] == self.vehicles[:, 1])
+
+    def judged_apart(self) -> NDArray[np.float64]:
+        """(N,) log-likelihood ratios, each by a fit to pairs of other vehicles; NaN where too few are left to fit.
+
+        The vehicles are dealt to `_PARTS` parts. A pair is judged by the fit to all pairs that have no vehicle of the
+        part that its first vehicle is in.
+        """
+        part = {str(vehicle): number % _PARTS for number, vehicle in enumerate(np.unique(self.vehicles))}
+        parts = np.array([[part[str(vehicle)] for vehicle in pair] for pair in self.vehicles])
+        judged = np.full(len(self.similarity), np.nan)
+        for number in range(_PARTS):
+            known = (parts != number).all(axis=1)
+            if self.is_same[known].any() and not self.is_same[known].all():
+                fit = fit_logistic(self.similarity[known], self.is_same[known])
+                asked = parts[:, 0] == number
+                judged[asked] = fit.llrs(self.similarity[asked])
+        return judged
 
 
 def mean_vectors(tracklets: Sequence[LabelledTracklet]) -> dict[Modality, NDArray[np.float32]]:
@@ -67,20 +95,53 @@ def mean_vectors(tracklets: Sequence[LabelledTracklet]) -> dict[Modality, NDArra
     return {modality: np.mean(found, axis=0).astype(np.float32) for modality, found in sorted(vectors.items())}
 
 
-def pair_similarities(tracklets: Sequence[LabelledTracklet], centring: Calibration) -> dict[ModalityPair, Similarities]:
-    """Similarities of every two tracklets of different cameras, and whether both are one vehicle, by modality pair."""
-    found: dict[ModalityPair, list[tuple[float, bool]]] = defaultdict(list)
-    for first, second in combinations(tracklets, 2):
-        if first.camera == second.camera:
+def pair_similarities(tracklets: Sequence[LabelledTracklet], centring: Centring) -> dict[ModalityPair, LabelledPairs]:
+    """Similarities of every two tracklets of different cameras, by modality pair.
+
+    Args:
+        tracklets: Of one site.
+        centring: What is taken out of their looks, as the matcher of that site does.
+    """
+    found: dict[ModalityPair, list[tuple[float, tuple[str, str]]]] = defaultdict(list)
+    seen = [one.seen() for one in tracklets]
+    centred = [{modality: centring.centred(one, modality) for modality in one.vectors} for one in seen]
+    for first, second in combinations(range(len(tracklets)), 2):
+        one, other = tracklets[first], tracklets[second]
+        if one.camera == other.camera:
             continue
-        for modality, vector in first.vectors.items():
-            for other, candidate in second.vectors.items():
-                similarity = float(centring.centred(modality, vector) @ centring.centred(other, candidate))
-                found[modality_pair(modality, other)].append((similarity, first.vehicle == second.vehicle))
+        for modality, vector in centred[first].items():
+            for band, candidate in centred[second].items():
+                found[modality_pair(modality, band)].append((float(vector @ candidate), (one.vehicle, other.vehicle)))
     return {
-        pair: (np.array([row[0] for row in rows]), np.array([row[1] for row in rows], bool))
+        pair: LabelledPairs(np.array([row[0] for row in rows]), np.array([row[1] for row in rows]))
         for pair, rows in sorted(found.items())
     }
+
+
+def link_reliability(sites: Sequence[Sequence[LabelledTracklet]]) -> Reliability | None:
+    """Whether the matcher's own confidence holds: of the tracklets that it linked, those that are what they were said.
+
+    A tracklet is right when it is the vehicle that most of the others are which were decided to be the same.
+
+    Args:
+        sites: Labelled tracklets with their decisions, by site.
+
+    Returns:
+        The diagram, or None where nothing was linked.
+    """
+    log_odds, is_right = [], []
+    for site in sites:
+        members: dict[str, list[LabelledTracklet]] = defaultdict(list)
+        for tracklet in site:
+            if tracklet.decided is not None:
+                members[tracklet.decided].append(tracklet)
+        for found in members.values():
+            for tracklet in found:
+                others = Counter(other.vehicle for other in found if other is not tracklet)
+                if tracklet.score is not None and others:
+                    log_odds.append(tracklet.score)
+                    is_right.append(others[tracklet.vehicle] == max(others.values()))
+    return reliability(np.array(log_odds), np.array(is_right), evenly=False) if log_odds else None
 
 
 def ranking_quality(similarity: NDArray[np.float64], is_same: NDArray[np.bool_]) -> float:
@@ -91,129 +152,174 @@ def ranking_quality(similarity: NDArray[np.float64], is_same: NDArray[np.bool_])
     return float((ranks[is_same].sum() - same * (same + 1) / 2) / (same * different))
 
 
-def label_tracklets(url: str, truth: TruthBoxes, name: str) -> list[LabelledTracklet]:
-    """The stored tracklets that are, by the majority of their boxes, one true vehicle.
-
-    Args:
-        url: The database of a run.
-        truth: Of the same site.
-        name: Goes before the truth's vehicle numbers, so that several sites can be joined.
+def load_site_calibrations(url: str, prior: Calibration) -> dict[str, SiteCalibration]:
+    """What the regions of a site have labelled by themselves, by region.
 
     Raises:
         StorageError: The database can't be read.
     """
-    paths, stored = _read(url)
-    boxes = _by_frame(truth)
-    labelled = []
-    for entry in stored:
-        record, vectors = entry.tracklet, {Modality(e.modality): e.vector for e in entry.embeddings}
-        vehicle = _true_vehicle(record.camera, paths[record.tracklet_id], boxes)
-        if vehicle is not None and vectors:
-            model_id = entry.embeddings[0].model_id
-            tokens = {Modality(e.modality): e.tokens for e in entry.embeddings if e.tokens is not None}
-            labelled.append(LabelledTracklet(record.camera, f"{name}-{vehicle}", model_id, vectors, tokens))
-    return labelled
-
-
-def trained_vehicles(path: Path) -> set[str]:
-    """The vehicles of a `samples.csv` that a network was trained on: those of its split `train`.
-
-    Raises:
-        EvaluationError: No such file, or one without the columns `vehicle` and `split`.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {row["vehicle"] for row in csv.DictReader(file) if row["split"] == "train"}
-    except OSError as error:
-        raise EvaluationError(f"{path}: {error.strerror or error}") from error
-    except KeyError as error:
-        raise EvaluationError(f"{path}: wanted the columns vehicle and split, {error} is missing") from error
-
-
-def _read(url: str) -> tuple[dict[str, PathPoints], list[StoredTracklet]]:
     database = Database.open(url, must_exist=True)
     try:
         with database.snapshot() as session:
-            stops = [stop for one in vehicles(session) for stop in trajectory(session, one.vehicle_id).stops]
-            stored = [entry for region in load_regions(session) for entry in load_tracklets(session, region)]
+            learned = {region: load_learned(session, region) for region in load_regions(session)}
     finally:
         database.close()
-    paths = {stop.tracklet_id: stop.path for stop in stops}
-    return paths, [entry for entry in stored if entry.tracklet.tracklet_id in paths]
-
-
-Frames = dict[tuple[str, int], tuple[list[str], NDArray[np.float64]]]
-
-
-def _by_frame(truth: TruthBoxes) -> Frames:
-    rows: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for row in np.flatnonzero(truth.evaluated):
-        rows[str(truth.cameras[row]), int(truth.frames[row])].append(int(row))
-    return {key: ([str(truth.vehicles[row]) for row in found], truth.boxes[found]) for key, found in rows.items()}
-
-
-def _true_vehicle(camera: str, path: PathPoints, boxes: Frames) -> str | None:
-    votes: Counter[str] = Counter()
-    for frame, box in zip(path.frames, path.boxes, strict=True):
-        names, true = boxes.get((camera, int(frame)), ([], np.zeros((0, 4))))
-        if names:
-            overlap = intersection_over_union(true, box[np.newaxis].astype(np.float64))[:, 0]
-            best = int(overlap.argmax())
-            if overlap[best] >= MIN_IOU:
-                votes[names[best]] += 1
-    if not votes:
-        return None
-    vehicle, count = votes.most_common(1)[0]
-    return vehicle if count >= _MAJORITY * sum(votes.values()) else None
+    found = {}
+    for region, state in learned.items():
+        found[region] = SiteCalibration(prior)
+        if "calibration" in state:
+            found[region].load(json.loads(state["calibration"]))
+    return found
 
 
 @app.command()
 def main(
     database: Annotated[list[str], typer.Option(help="URL of a run's database; may be given several times.")],
-    truth: Annotated[list[Path], typer.Option(help="truth.csv of that run's site; as many as databases.")],
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option(help="truth.csv of that run's site; as many as databases. Without: what the site has labelled."),
+    ] = None,
     trained_on: Annotated[
         Path | None, typer.Option(help="samples.csv of `reid.site_crops`: vehicles of its split `train` are left out.")
     ] = None,
+    calibration: Annotated[
+        Path, typer.Option(help="The shipped one, which a site's own starts from; as `matcher.calibration`.")
+    ] = _SHIPPED,
     out: Annotated[Path | None, typer.Option(help="Write the fits here; `matcher.calibration` reads them.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the reliability diagrams into this PNG file.")] = None,
 ) -> None:
-    """Fit what a similarity says for two tracklets being one vehicle, from runs whose truth is known.
+    """What a similarity says for two tracklets being one vehicle, and whether that holds (reliability diagrams).
 
-    Vehicles that the embedder was trained on look more alike to it than any that it will meet: leave them out. A
-    vehicle's name is its site's folder and its number in the truth, `site_train-44`.
+    With --truth, fits it to runs whose truth is known. Vehicles that the embedder was trained on look more alike to it
+    than any that it will meet: leave them out. A vehicle's name is its site's folder and its number in the truth,
+    `site_train-44`. Without --truth, shows what a site has labelled by itself, and its fits beside the shipped ones.
     """
-    if len(database) != len(truth):
-        _fail(f"wanted one --truth for each --database, got {len(truth)} and {len(database)}")
-    labelled: list[list[LabelledTracklet]] = []
+    console = Console()
     try:
-        for url, path in zip(database, truth, strict=True):
-            labelled.append(label_tracklets(url, read_truth(path), path.resolve().parent.name))
-        known = trained_vehicles(trained_on) if trained_on else set()
-    except (StorageError, EvaluationError) as error:
+        if truth:
+            found = _from_truth(console, database, truth, trained_on, out)
+        elif out is not None or trained_on is not None:
+            _fail("--out and --trained-on want --truth: what a site labels by itself stays in its database")
+        else:
+            found = _from_site(console, database, load_calibration(calibration))
+        for title, diagram in found.items():
+            console.print(table(title, diagram))
+        if plot is not None and found:
+            draw(plot, found)
+    except (StorageError, EvaluationError, CalibrationError) as error:
         _fail(str(error))
-    calibration = _fit([[tracklet for tracklet in site if tracklet.vehicle not in known] for site in labelled])
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+
+
+def _from_truth(
+    console: Console, urls: Sequence[str], truth: Sequence[Path], trained_on: Path | None, out: Path | None
+) -> dict[str, Reliability]:
+    if len(urls) != len(truth):
+        _fail(f"wanted one --truth for each --database, got {len(truth)} and {len(urls)}")
+    pairs = zip(urls, truth, strict=True)
+    labelled = [label_tracklets(url, read_truth(path), path.resolve().parent.name) for url, path in pairs]
+    calibration, diagrams = _fit(console, labelled, trained_vehicles(trained_on) if trained_on else set())
     if out is not None:
         save_calibration(out, calibration)
+    links = link_reliability(labelled)
+    return diagrams if links is None else {**diagrams, "links, as decided": links}
 
 
-def _fit(sites: Sequence[Sequence[LabelledTracklet]]) -> Calibration:
+def _fit(
+    console: Console, sites: Sequence[Sequence[LabelledTracklet]], known: set[str]
+) -> tuple[Calibration, dict[str, Reliability]]:
+    """Fits pairs of vehicles that are not known to the embedder; each site's cameras are centred by all that passed."""
     models = {tracklet.model_id for site in sites for tracklet in site}
     if len(models) != 1:
         _fail(f"wanted vectors of one embedder, got {', '.join(sorted(models)) or 'none'}")
-    centring = Calibration(models.pop(), {}, mean_vectors([tracklet for site in sites for tracklet in site]))
-    found: dict[ModalityPair, list[Similarities]] = defaultdict(list)
-    for site in sites:
-        for pair, similarities in pair_similarities(site, centring).items():
-            found[pair].append(similarities)
-    table = Table("pair", "same", "different", "AUC", "slope", "intercept", title="Similarity as evidence")
-    fits = {}
+    strangers = [[tracklet for tracklet in site if tracklet.vehicle not in known] for site in sites]
+    centres = mean_vectors([tracklet for site in strangers for tracklet in site])
+    found: dict[ModalityPair, list[LabelledPairs]] = defaultdict(list)
+    for site, unknown in zip(sites, strangers, strict=True):
+        centring = Centring(centres)
+        centring.learn([tracklet.seen() for tracklet in site])
+        for pair, pairs in pair_similarities(unknown, centring).items():
+            found[pair].append(pairs)
+    shown = Table("pair", "same", "different", "AUC", "slope", "intercept", title="Similarity as evidence")
+    fits, diagrams = {}, {}
     for pair, parts in sorted(found.items()):
-        similarity, is_same = (np.concatenate(column) for column in zip(*parts, strict=True))
-        fit = fits[pair] = fit_logistic(similarity, is_same)
-        quality = ranking_quality(similarity, is_same)
-        counts = (str(int(is_same.sum())), str(int((~is_same).sum())))
-        table.add_row("~".join(pair), *counts, f"{quality:.3f}", f"{fit.slope:.2f}", f"{fit.intercept:.2f}")
-    Console().print(table)
-    return replace(centring, fits=fits)
+        joined = LabelledPairs(
+            np.concatenate([part.similarity for part in parts]), np.concatenate([part.vehicles for part in parts])
+        )
+        is_same = joined.is_same
+        fit = fits[pair] = fit_logistic(joined.similarity, is_same)
+        counts = (
+            str(int(is_same.sum())),
+            str(int((~is_same).sum())),
+            f"{ranking_quality(joined.similarity, is_same):.3f}",
+        )
+        shown.add_row("~".join(pair), *counts, f"{fit.slope:.2f}", f"{fit.intercept:.2f}")
+        judged = joined.judged_apart()
+        is_judged = np.isfinite(judged)
+        diagrams["~".join(pair)] = reliability(judged[is_judged], is_same[is_judged], evenly=True)
+    console.print(shown)
+    return Calibration(models.pop(), fits, centres), diagrams
+
+
+def _from_site(console: Console, urls: Sequence[str], prior: Calibration) -> dict[str, Reliability]:
+    columns = (
+        "pair",
+        "same",
+        "different",
+        "shipped: slope, intercept",
+        "own",
+        "error as shipped",
+        "own, on other counts",
+    )
+    shown = Table(*columns, title="What the site has labelled by itself")
+    diagrams = {}
+    for url in urls:
+        for region, site in load_site_calibrations(url, prior).items():
+            for pair, counts in sorted(site.counts.items()):
+                name, shipped = "~".join(pair), prior.of(*pair)
+                own = site.current.fits.get(pair) if pair in site.fitted else None
+                same, different = counts.total
+                figures = (f"{name}, {region}", str(same), str(different), _line(shipped), _line(own) if own else "")
+                if not same or not different:
+                    shown.add_row(*figures, "", "")
+                    continue
+                similarity, is_same = counts.labelled()
+                as_shipped = reliability(shipped.llrs(similarity), is_same, evenly=True)
+                diagrams[f"{name}, {region}, as shipped"] = as_shipped
+                judged = judged_apart(counts, shipped) if own else None
+                if judged is not None:
+                    diagrams[f"{name}, {region}, own"] = judged
+                shown.add_row(*figures, f"{as_shipped.error:.3f}", f"{judged.error:.3f}" if judged else "")
+    console.print(shown)
+    return diagrams
+
+
+def _line(fit: Logistic) -> str:
+    return f"{fit.slope:.2f}, {fit.intercept:.2f}"
+
+
+def judged_apart(counts: Counts, prior: Logistic) -> Reliability | None:
+    """The reliability of a site's own fit, each count judged by the fit to the counts of other parts.
+
+    The counts are dealt to `_PARTS` parts by chance, always the same. Those of one vehicle may come into several: what
+    comes out flatters a little.
+
+    Returns:
+        The diagram, or None where the rest of some part is too little to fit.
+    """
+    rng = np.random.default_rng(_SEED)
+    deals = [rng.multinomial(row, [1 / _PARTS] * _PARTS) for row in (counts.same, counts.different)]
+    log_odds, is_same = [], []
+    for number in range(_PARTS):
+        own, different = (np.asarray(deal[:, number]) for deal in deals)
+        fit = fit_site(Counts(counts.same - own, counts.different - different), prior)
+        if fit is None:
+            return None
+        similarity, label = Counts(own, different).labelled()
+        log_odds.append(fit.llrs(similarity))
+        is_same.append(label)
+    return reliability(np.concatenate(log_odds), np.concatenate(is_same), evenly=True)
 
 
 def _fail(message: str) -> NoReturn:

@@ -75,12 +75,14 @@ class SiteCalibration:
     Attributes:
         current: What holds now.
         counts: What was counted, by pair of modalities.
+        fitted: The pairs of which `current` has the site's own fit.
     """
 
     def __init__(self, prior: Calibration) -> None:
         self._prior = prior
         self.current = prior
         self.counts: dict[ModalityPair, Counts] = {}
+        self.fitted: frozenset[ModalityPair] = frozenset()
 
     def learn(self, pairs: Iterable[SurePair], centring: Centring) -> bool:
         """Counts labelled pairs and fits anew.
@@ -126,6 +128,7 @@ class SiteCalibration:
     def _fit(self) -> None:
         own = {pair: fit_site(counts, self._prior.of(*pair)) for pair, counts in sorted(self.counts.items())}
         known = {pair: fit for pair, fit in own.items() if fit is not None}
+        self.fitted = frozenset(known)
         self.current = replace(self._prior, fits={**self._prior.fits, **known})
 
 
