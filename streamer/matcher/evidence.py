@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from streamer.matcher.topology import Topology
     from streamer.matcher.tracklet import Tracklet
 
+#: The detector's classes: numbered beforehand, so that votes add up in one order whichever is seen first.
+_CLASSES = ("bus", "car", "motorcycle", "truck")
 #: Share of frames whose class the detector gets wrong; keeps one bad vote from forbidding a link.
 _CLASS_ERROR = 0.1
 #: How often two vehicles picked at random are of one class: cars prevail on any road.
@@ -107,7 +109,7 @@ class Scales:
         self._centring = centring
         self.topology = topology
         self._numbers: dict[str, int] = {}
-        self._classes: dict[str, int] = {}
+        self._classes = {name: number for number, name in enumerate(_CLASSES)}
         #: (C, C) seconds for which tracklets of two cameras are neighbours on a way; how soon, and how late, the road
         #: allows that one follows the other at all.
         self._reach, self._earliest, self._latest = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0))
@@ -230,7 +232,7 @@ class Scales:
 
     def _motorcycles(self, sheet: _Sheet) -> NDArray[np.int64]:
         """(N,) 1 for what is surely a motorcycle, -1 for what surely is none, 0 where that is open."""
-        share = sheet.votes[:, self._classes["motorcycle"]] if "motorcycle" in self._classes else 0.0
+        share = sheet.votes[:, self._classes["motorcycle"]]
         is_sure = sheet.votes.max(axis=1, initial=0.0) >= _SURE_CLASS
         return np.where(is_sure, np.where(share > 0.5, 1, -1), 0)
 
