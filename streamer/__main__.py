@@ -52,6 +52,35 @@ def probe(
     sys.exit(run_probe(url, seconds=seconds))
 
 
+@app.command("rematch")
+def rematch_command(  # noqa: PLR0913 - one parameter per option
+    config: Annotated[Path, typer.Option("--config", help="The site file.")],
+    source: Annotated[str, typer.Option("--from", metavar="DATABASE", help="The run's database; nothing in it changes.")],
+    target: Annotated[str, typer.Option("--into", metavar="DATABASE", help="A new database.")],
+    weights: Annotated[Path | None, typer.Option(help="Embed the stored crops anew, with these.")] = None,
+    crops: Annotated[Path | None, typer.Option(help="Where the crops lie; default: the site's crops_dir.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="In place of the site file's; repeatable.")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="truth.csv: score both with it.")] = None,
+    show: Annotated[int, typer.Option(min=0, help="List so many changed vehicles at most.")] = 20,
+) -> None:
+    """Rebuild all identities from stored sightings, with another model or setting, and compare.
+
+    The run's database stays as it is; the new one gets its sightings, and decides who is who from scratch. Would
+    stricter links have split vehicles?
+
+    python -m streamer rematch --config site.yaml --from sqlite:///run.db --into sqlite:///strict.db --set
+    matcher.min_margin=3
+
+    --set takes matcher.KEY and links (links=null: none). A person's corrections are not carried over; crops stay where
+    they are.
+    """
+    from streamer.rematch_report import RematchOrder, run_rematch
+
+    sys.exit(run_rematch(RematchOrder(config, source, target, weights, crops, settings or (), truth, show)))
+
+
 def _load(path: Path) -> SiteConfig:
     try:
         return load_site(path)
