@@ -55,7 +55,7 @@ def probe(
 @app.command("rematch")
 def rematch_command(  # noqa: PLR0913 - one parameter per option
     config: Annotated[Path, typer.Option("--config", help="The site file.")],
-    source: Annotated[str, typer.Option("--from", metavar="DATABASE", help="The run's database; nothing in it changes.")],
+    source: Annotated[str, typer.Option("--from", metavar="DATABASE", help="The run's database; it stays as it is.")],
     target: Annotated[str, typer.Option("--into", metavar="DATABASE", help="A new database.")],
     weights: Annotated[Path | None, typer.Option(help="Embed the stored crops anew, with these.")] = None,
     crops: Annotated[Path | None, typer.Option(help="Where the crops lie; default: the site's crops_dir.")] = None,

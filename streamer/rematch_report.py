@@ -131,7 +131,7 @@ def _print_comparison(comparison: Comparison, shown: int, console: Console) -> N
         if count:
             console.print(f"{count} {words}", highlight=False, soft_wrap=True)
     console.print(_links_table(difference))
-    if difference.regroupings:
+    if difference.regroupings[:shown]:
         console.print(_regroupings_table(difference.regroupings, shown))
     hidden = len(difference.regroupings) - shown
     if hidden > 0:
