@@ -191,10 +191,11 @@ class Linker:
     def _decide(self, tracklets: Sequence[Tracklet], *, decided_at: float, is_provisional: bool) -> list[Decision]:
         """Decides tracklets (earliest first) together; those that had better wait come out provisional."""
         window = self._window(tracklets, self._candidates(tracklets))
-        placed = [self._apart(place) for place in window.place()]
+        found = window.place()
+        placed = [self._apart(place) for place in found]
         waits = [
             is_provisional or self._may_wait(tracklet, place, decided_at)
-            for tracklet, place in zip(tracklets, placed, strict=True)
+            for tracklet, place in zip(tracklets, found, strict=True)
         ]
         names = [self._name(index, placed, tracklets, waits) for index in range(len(tracklets))]
         return [
