@@ -54,9 +54,12 @@ def rename(
         old: dict[str, list[int]] = defaultdict(list)
         for row in rows:
             old[before[row]].append(row)
-        if sorted(new.values()) == sorted(old.values()):
-            continue
         identities = {group: placed[own[0]].identity for group, own in new.items()}
+        # The same tracklets may have come to, or away from, what is not looked at again.
+        now = sorted((own, _anchor(identities[group])) for group, own in new.items())
+        then = sorted((own, vehicle_id if vehicle_id in anchors else "") for vehicle_id, own in old.items())
+        if now == then:
+            continue
         now_worth = sum(window.worth(own, identities[group]) for group, own in new.items())
         then_worth = sum(window.worth(own, anchors.get(vehicle_id)) for vehicle_id, own in old.items())
         if now_worth - then_worth < _WORTHWHILE:
@@ -81,6 +84,10 @@ def changes(before: Sequence[str], after: Sequence[str], anchors: Iterable[str])
         kind = Reason.SPLIT if new not in existed else Reason.MERGE if is_whole else Reason.MOVE
         found.append((kind, rows))
     return found
+
+
+def _anchor(identity: Identity | None) -> str:
+    return identity.vehicle_id if identity else ""
 
 
 def _groups(placed: Sequence[Placed]) -> list[int]:
