@@ -3,11 +3,13 @@
 Looks would only confirm themselves. So a label follows from when and where two tracklets were seen: one vehicle is at
 one place at one time, and what stands on the same spot of the road in two views, with nobody near, is one vehicle. The
 matcher's decision, which looks had a part in, can only take a label of one vehicle away where passages gave it.
+
+A tracklet that goes on where another of its camera broke off teaches nothing: one camera's pictures of a vehicle are
+twins, and other cameras' would be held against them.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
@@ -30,8 +32,6 @@ _ONE_SPOT, _TWO_SPOTS, _NEAR = 2.0, -4.0, -2.0
 _SURE_PASSAGE = 3.0
 #: Two boxes in one view closer than this, in box heights, may be one vehicle found twice.
 _APART = 1.5
-#: A tracklet goes on where another broke off within so many seconds and box heights.
-_BROKEN_S, _GOES_ON = 2.0, 0.5
 #: Views are known not to overlap by so many passages, none with more seconds in both; there, vehicles that are in both
 #: views for longer than this are two.
 _KNOWN_WAYS, _TOUCHING_S, _IN_BOTH_S = 8, 0.5, 1.0
@@ -93,9 +93,7 @@ class _Scene:
         one, other = self._known[first], self._known[second]
         shared_s = min(one.ended_at, other.ended_at) - max(one.started_at, other.started_at)
         if one.camera == other.camera:
-            if shared_s > 0:
-                return False if _stand_apart(one, other) else None
-            return True if self._goes_on(first, second) else None
+            return False if shared_s > 0 and _stand_apart(one, other) else None
         spot = self.spot(first, second)
         if spot is not None:
             if spot >= _ONE_SPOT:
@@ -140,12 +138,6 @@ class _Scene:
         rivals = [self.passage(*pair) for pair in self._rivals(first, second)]
         return own - float(np.logaddexp.reduce([0.0, *rivals])) >= _SURE_PASSAGE
 
-    def _goes_on(self, first: int, second: int) -> bool:
-        """Whether the second, and it alone, goes on where the first broke off."""
-        if _miss(self._known[first], self._known[second]) > _GOES_ON:
-            return False
-        return all(_miss(*(self._known[index] for index in pair)) > _APART for pair in self._rivals(first, second))
-
     def _is_apart(self, first: str, second: str) -> bool:
         """Whether two views are known not to overlap."""
         if self._topology.roads.forbids(first, second, -_IN_BOTH_S) is not None:
@@ -162,13 +154,3 @@ def _stand_apart(first: Tracklet, second: Tracklet) -> bool:
         return False
     heights = np.maximum(stay.first_height, stay.second_height)
     return float(np.median(np.linalg.norm(stay.first - stay.second, axis=1) / heights)) > _APART
-
-
-def _miss(first: Tracklet, second: Tracklet) -> float:
-    """By how many box heights the later of two tracklets of one camera misses where the earlier was heading."""
-    if second.started_at < first.started_at:
-        first, second = second, first
-    if first.path is None or second.path is None or not 0 < second.started_at - first.ended_at <= _BROKEN_S:
-        return math.inf
-    foreseen, height = first.path.ahead(second.started_at)
-    return float(np.linalg.norm(foreseen - second.path.entry)) / max(height, 1.0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from streamer.matcher.co_visibility import ViewMap
 from streamer.matcher.ground_path import ground_path
-from streamer.matcher.passages import Passages
+from streamer.matcher.passages import Passages, ViewTraffic
 from streamer.matcher.roads import RoadGraph
 from streamer.matcher.sure_pairs import sure_pairs
 from streamer.matcher.topology import Topology
@@ -83,12 +83,23 @@ def test_a_road_that_takes_time_says_the_same() -> None:
     assert _labels(seen, apart) == {("a/s/1", "b/s/1"): False}
 
 
-def test_what_goes_on_where_another_broke_off_is_the_same() -> None:
+def test_one_cameras_pictures_of_one_vehicle_teach_nothing() -> None:
     broken, rest = _seen("a/s/1", 0, 4, 0), _seen("a/s/2", 4.4, 8, 110)
-    beside = _seen("a/s/3", 4.4, 9, 140)
 
-    assert _labels([broken, rest], Topology(ROADS)) == {("a/s/1", "a/s/2"): True}
-    assert ("a/s/1", "a/s/2") not in _labels([broken, rest, beside], Topology(ROADS))
+    assert _labels([broken, rest], Topology(ROADS), are_one=True) == {}
+
+
+def test_a_passage_is_sure_where_time_and_place_leave_no_other_and_it_was_decided_so() -> None:
+    places = np.array([[90.0, 100.0]] * 20)
+    passages = Passages(np.full(20, 10.0), places + np.array([50.0, 0.0]), places, np.ones(20))
+    quiet = ViewTraffic(places, places, rate_hz=0.002, stay_s=4.0)
+    topology = Topology(ROADS, traffic={"a": quiet, "b": quiet}, passages={("a", "b"): passages})
+    left, entered = _seen("a/s/1", 0, 4, 0), _seen("b/s/1", 14, 18, 50)
+    second = _seen("b/s/2", 14.2, 18.2, 50)
+
+    assert _labels([left, entered], topology, are_one=True) == {("a/s/1", "b/s/1"): True}
+    assert _labels([left, entered], topology, are_one=False) == {}
+    assert ("a/s/1", "b/s/1") not in _labels([left, entered, second], topology, are_one=True)
 
 
 def test_stretches_side_by_side_give_each_pair_once() -> None:
