@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from storage.records import MATCHER, AssignmentRecord
-from streamer.matcher.decision import Candidate, Decision, Outcome, probability
+from streamer.matcher.decision import Candidate, Decision, Outcome, honest, probability
 from streamer.matcher.region import Region, as_datetime
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def _assignment(decision: Decision, model_id: str) -> AssignmentRecord:
         decision.vehicle_id,
         decision.reason,
         decision.is_provisional,
-        decision.score,
-        decision.margin,
+        None if decision.score is None else honest(decision.score),
+        None if decision.margin is None else honest(decision.margin),
         own.modalities if own else None,
         own.transit_s if own else None,
         model_id,
@@ -68,13 +68,13 @@ def _assignment(decision: Decision, model_id: str) -> AssignmentRecord:
 
 def _told(candidate: Candidate) -> dict[str, str | float | None]:
     """A candidate as `python -m storage why` reads it."""
-    evidence = candidate.evidence
+    evidence, log_odds = candidate.evidence, honest(candidate.log_odds)
     return {
         "vehicle_id": candidate.vehicle_id,
         "tracklet_id": candidate.tracklet_id,
         "camera": candidate.camera,
-        "log_odds": round(candidate.log_odds, 3),
-        "probability": round(probability(candidate.log_odds), 4),
+        "log_odds": round(log_odds, 3),
+        "probability": round(probability(log_odds), 4),
         "appearance": round(evidence.appearance, 3),
         "similarity": None if evidence.similarity is None else round(evidence.similarity, 4),
         "modalities": evidence.modalities,
