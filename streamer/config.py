@@ -232,8 +232,9 @@ class MatcherConfig(_Section):
     look_back_s: PositiveFloat = 600.0
     #: What similarity says, per pair of modalities; belongs to the embedder's weights.
     calibration: str = str(WEIGHTS / "porsche-small.calibration.json")
-    #: Whether what a similarity says is fitted to the site as it runs, from pairs that are sure without a look.
-    self_calibration: bool = False
+    #: Whether what a similarity says is fitted to the site as it runs, from pairs that are sure without a look. Such
+    #: pairs of one vehicle need views that overlap; without, it stays as shipped.
+    self_calibration: bool = True
     #: Added to the log-odds of every pair: above 0 links more, below 0 splits more.
     prior_log_odds: float = 0.0
     #: Log-odds of two tracklets of different cameras, where times and places are not used.
