@@ -182,7 +182,7 @@ def test_most_vehicles_are_found_again(roads: Roads) -> None:
         assert sum(truth[a] == truth[b] for a, b in together) > 0.8 * len(together) > 0
 
 
-@settings(deadline=None, max_examples=8, phases=_UNSHRUNK)
+@settings(deadline=None, max_examples=6, phases=_UNSHRUNK)
 @given(day=st.sampled_from(DAYS), which=st.sampled_from(sorted(SETTINGS)), crashes=_CRASHES, batch=st.integers(1, 9))
 def test_a_crash_at_any_message_changes_no_word_of_any_decision(
     roads: Roads, day: int, which: str, crashes: list[float], batch: int
@@ -194,7 +194,7 @@ def test_a_crash_at_any_message_changes_no_word_of_any_decision(
     assert road.book() == roads.straight(day, which).book
 
 
-@settings(deadline=None, max_examples=5, phases=_UNSHRUNK)
+@settings(deadline=None, max_examples=4, phases=_UNSHRUNK)
 @given(
     day=st.sampled_from(DAYS),
     order=st.integers(0, 2**32 - 1),
@@ -210,6 +210,27 @@ def test_another_order_of_arrival_second_deliveries_and_crashes_change_no_final_
     _play(road, messages, crashes, batch=4)
 
     assert road.final() == roads.straight(day, "usual").final
+
+
+def test_one_that_goes_on_after_a_merge_decides_as_one_that_starts_again(roads: Roads) -> None:
+    messages, half = _payloads(_day(1).messages), len(_day(1).messages) // 2
+    words = []
+    for starts_again in (False, True):
+        road, told = roads.new("usual"), messages[:half]
+        worker, _ = road.play(told)
+        first, second = sorted({said.vehicle_id for said, _ in road.final()})[:2]
+        with road.database.transaction() as session:
+            merge(session, first, second, by="anna", at=at(3600))
+        told += messages[half:]
+        if starts_again:
+            road.play(told)
+        while not starts_again and worker.step(timeout_s=0.0):
+            pass
+        words.append(road.final())
+
+    assert words[0] == words[1]
+    pinned = {said.vehicle_id for said, _ in words[0] if said.decided_by == "anna"}
+    assert len(pinned) == 1
 
 
 def test_a_matcher_that_starts_again_after_a_merge_and_its_undo_decides_as_if_nobody_had_touched_anything(
