@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ class Region:
         self._calibration = calibration
         self._config = config
         self._open: dict[str, Tracklet] = {}
+        self._heard_before: list[tuple[str, str]] = []
         #: When they ended: what is said of them afterwards is kept, but opens them no more.
         self._ended: dict[str, float] = {}
 
@@ -51,8 +53,11 @@ class Region:
         return as_datetime(since) if math.isfinite(since) else None
 
     def load(self, learned: Mapping[str, bytes]) -> None:
-        """Takes up what `learned` gave, by name, before all else."""
+        """Takes up what `learned` and `sessions` gave, by name, before all else."""
         self._linker.load(learned)
+        if "sessions" in learned:
+            known = json.loads(learned["sessions"])
+            self._watermarks.first, self._heard_before = known["first"], [tuple(one) for one in known["heard"]]
 
     def restore(
         self,
@@ -78,7 +83,8 @@ class Region:
                 self._linker.end(tracklet)
             else:
                 self._open[tracklet.tracklet_id] = tracklet
-        for mark in sorted(watermarks, key=lambda mark: mark.watermark):
+        order = {session: place for place, session in enumerate(self._heard_before)}
+        for mark in sorted(watermarks, key=lambda mark: (order.get((mark.camera, mark.session), -1), mark.watermark)):
             seconds = mark.watermark.timestamp()
             self._watermarks.promise(mark.camera, mark.session, seconds, is_finished=mark.is_finished)
 
@@ -122,6 +128,13 @@ class Region:
         for tracklet in lost:
             self._end(tracklet)
         return lost
+
+    def sessions(self) -> dict[str, bytes]:
+        """In which order sessions were heard of, by the name to keep it under; nothing where none is new."""
+        if self._watermarks.heard == self._heard_before:
+            return {}
+        self._heard_before = list(self._watermarks.heard)
+        return {"sessions": json.dumps({"first": self._watermarks.first, "heard": self._heard_before}).encode()}
 
     def is_due(self) -> bool:
         """Whether `settle` would decide anything."""

@@ -171,6 +171,8 @@ class MatcherWorker:
         for tracklet in region.hear(heartbeat):
             writer.store_sighting(_lost(tracklet, heartbeat.region), None, ())
             self.counters.lost += 1
+        if sessions := region.sessions():
+            writer.store_learned(heartbeat.region, sessions, heartbeat.watermark)
         if region.is_due():
             self._take_in_corrections(heartbeat.region, region, session)
             self._write(region.settle(), heartbeat.region, region, writer)
