@@ -81,6 +81,21 @@ def rematch_command(  # noqa: PLR0913 - one parameter per option
     sys.exit(run_rematch(RematchOrder(config, source, target, weights, crops, settings or (), truth, show)))
 
 
+@app.command()
+def topology(
+    database: Annotated[str, typer.Option(metavar="URL", help="The site's database.")],
+    region: Annotated[str | None, typer.Option(help="One region; default: all that have learned anything.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Draw it: a .png, .svg or .html file.")] = None,
+) -> None:
+    """Show what the matcher has learned of its cameras: ways and travel times between them, views that overlap.
+
+    python -m streamer topology --database sqlite:///run.db --out ways.html
+    """
+    from streamer.topology_report import run_topology
+
+    sys.exit(run_topology(database, region, out))
+
+
 def _load(path: Path) -> SiteConfig:
     try:
         return load_site(path)
