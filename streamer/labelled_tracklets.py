@@ -17,6 +17,7 @@ from streamer.box_matching import MIN_IOU, EvaluationError, TruthBoxes, intersec
 from streamer.matcher.tracklet import Tracklet
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from storage.matcher_state import StoredTracklet
@@ -67,11 +68,11 @@ def label_tracklets(url: str, truth: TruthBoxes, name: str) -> list[LabelledTrac
         StorageError: The database can't be read.
     """
     paths, stored = _read(url)
-    boxes = _by_frame(truth)
+    true = true_vehicles(truth, paths)
     labelled = []
     for entry in stored:
         record, vectors = entry.tracklet, {Modality(e.modality): e.vector for e in entry.embeddings}
-        vehicle = _true_vehicle(record.camera, paths[record.tracklet_id], boxes)
+        vehicle = true.get(record.tracklet_id)
         if vehicle is not None and vectors:
             model_id = entry.embeddings[0].model_id
             tokens = {Modality(e.modality): e.tokens for e in entry.embeddings if e.tokens is not None}
@@ -88,6 +89,18 @@ def label_tracklets(url: str, truth: TruthBoxes, name: str) -> list[LabelledTrac
                 )
             )
     return labelled
+
+
+def true_vehicles(truth: TruthBoxes, paths: Mapping[str, PathPoints]) -> dict[str, str]:
+    """The true vehicle of each tracklet, by its id and the truth's number; those that are none by majority are missing.
+
+    Args:
+        truth: Of a site.
+        paths: By tracklet id, which begins with the camera.
+    """
+    boxes = _by_frame(truth)
+    found = {name: _true_vehicle(name.split("/")[0], path, boxes) for name, path in paths.items()}
+    return {name: vehicle for name, vehicle in found.items() if vehicle is not None}
 
 
 def trained_vehicles(path: Path) -> set[str]:

@@ -34,7 +34,8 @@ _FEWEST = 10
 #: How far a site's own fit is expected from the shipped one: by this share of the slope, and by so many nats where the
 #: shipped one says nothing either way. Between rendered sites and drawn traffic it is twice that.
 _SLOPE_SPREAD, _OFFSET_SPREAD = 0.5, 2.0
-#: Of the pairs labelled as one vehicle so many are two, as on the training sites. The other way hardly one is wrong.
+#: Of the pairs labelled as one vehicle so many are two, or have a picture of something else: about what the training
+#: sites show. Of those labelled as two hardly one is wrong.
 _WRONG_SAME = 0.04
 
 
