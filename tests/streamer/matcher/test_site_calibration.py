@@ -126,7 +126,9 @@ def _crowd(seconds: int) -> list[Tracklet]:
 
 
 def _linker() -> Linker:
-    return Linker(MatcherConfig(settle_s=3.0), roads=RoadGraph(None, dwell_s=30.0), calibration=CALIBRATION)
+    return Linker(
+        MatcherConfig(settle_s=3.0, self_calibration=True), roads=RoadGraph(None, dwell_s=30.0), calibration=CALIBRATION
+    )
 
 
 def test_each_pair_is_counted_once_however_often_the_matcher_looks() -> None:
@@ -145,3 +147,52 @@ def test_each_pair_is_counted_once_however_often_the_matcher_looks() -> None:
     # Of the 40 times two the last ones ended too late for the last look: others may still have been in view.
     assert same == []
     assert sum(number for _, number in different) == 37
+
+
+def _both_views(seconds: int) -> list[Tracklet]:
+    """Vehicles that two cameras see at the same pixels, one every 3 seconds, each in a lane of three."""
+    rng, found = np.random.default_rng(3), []
+    for number, start in enumerate(range(0, seconds, 3)):
+        own = rng.normal(0, 1, 16)
+        for camera in "ab":
+            one = tracklet(f"{camera}/s/{number}", start, start + 4.0, vehicle=0)
+            seen = (own + rng.normal(0, 0.5, 16)).astype(np.float32)
+            one.look(Modality.VISIBLE, np.asarray(seen / np.linalg.norm(seen)))
+            times = np.linspace(start, start + 4.0, 20)
+            x, y = np.linspace(0, 600, 20) + rng.normal(0, 1, 20), 100 + 150 * (number % 3) + np.linspace(0, 60, 20)
+            boxes = np.stack([x, y - 40, x + 60, y], axis=1).astype(np.float32)
+            one.follow(ground_path(times, boxes))
+            found.append(one)
+    return found
+
+
+def test_a_matcher_that_starts_again_goes_on_with_the_same_fits_and_decisions() -> None:
+    seconds, stop = 300.0, 183.0
+    straight, before, after = _linker(), _linker(), _linker()
+    told: dict[str, str] = {}
+    for linker in (straight, before):
+        for one in _both_views(int(seconds)):
+            if linker is straight or one.ended_at <= stop:
+                linker.end(one)
+    at_once = {one.tracklet_id: one.vehicle_id for one in straight.settle(math.inf).decisions}
+    early = before.settle(stop)
+    told.update((one.tracklet_id, one.vehicle_id) for one in early.decisions)
+    for correction in early.corrections:
+        told.update((one.tracklet_id, one.vehicle_id) for one in correction.decisions)
+    after.load(before.dump())
+    for one in _both_views(int(seconds)):
+        if one.tracklet_id in told:
+            after.remember(one, told[one.tracklet_id])
+        else:
+            after.end(one)
+
+    seen = _both_views(9)
+    assert after.scales.looks(seen, seen).tolist() == before.scales.looks(seen, seen).tolist()
+    assert after.scales.looks(seen, seen).tolist() != _linker().scales.looks(seen, seen).tolist()
+    late = {one.tracklet_id: one.vehicle_id for one in after.settle(math.inf).decisions}
+    assert late
+    assert {name: at_once[name] for name in late} == late
+    calibrations = [json.loads(linker.dump()["calibration"]) for linker in (straight, after)]
+    assert calibrations[0] == calibrations[1]
+    (_, _, same, _), *_ = calibrations[0]["counts"]
+    assert sum(number for _, number in same) > 60
