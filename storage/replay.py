@@ -23,10 +23,11 @@ from storage.models import (
     TrackletRow,
 )
 from storage.paths import PathPoints, merged
-from storage.records import EmbeddingRecord, TrackletRecord
+from storage.records import MATCHER, EmbeddingRecord, TrackletRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
@@ -72,6 +73,23 @@ class Membership:
     vehicle_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A person's word on a tracklet.
+
+    Attributes:
+        tracklet_id: The tracklet.
+        vehicle_id: The vehicle it belongs to.
+        decided_by: The person.
+        decided_at: When it was said, by the clock.
+    """
+
+    tracklet_id: str
+    vehicle_id: str
+    decided_by: str
+    decided_at: datetime
+
+
 def count_tracklets(session: Session) -> int:
     """How many there are, of all regions."""
     return session.execute(select(func.count()).select_from(TrackletRow)).scalar_one()
@@ -91,6 +109,17 @@ def memberships(session: Session) -> Iterator[Membership]:
         .execution_options(yield_per=_ROWS)
     )
     return (Membership(*row) for row in rows)
+
+
+def load_pins(session: Session) -> list[Pin]:
+    """What people's word still holds, in the order in which the tracklets began."""
+    rows = session.execute(
+        select(AssignmentRow.tracklet_id, AssignmentRow.vehicle_id, AssignmentRow.decided_by, AssignmentRow.decided_at)
+        .join(TrackletRow, TrackletRow.tracklet_id == AssignmentRow.tracklet_id)
+        .where(AssignmentRow.is_current, AssignmentRow.decided_by != MATCHER)
+        .order_by(TrackletRow.started_at, TrackletRow.tracklet_id)
+    )
+    return [Pin(*row) for row in rows]
 
 
 def recorded_tracklets(session: Session, region: str, *, page: int) -> Iterator[list[RecordedTracklet]]:

@@ -62,6 +62,9 @@ def rematch_command(  # noqa: PLR0913 - one parameter per option
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="In place of the site file's; repeatable.")
     ] = None,
+    keep_corrections: Annotated[
+        bool, typer.Option("--keep-corrections", help="In the end, what people had said holds again.")
+    ] = False,
     truth: Annotated[Path | None, typer.Option(help="truth.csv: score both with it.")] = None,
     show: Annotated[int, typer.Option(min=0, help="List so many changed vehicles at most.")] = 20,
 ) -> None:
@@ -73,12 +76,13 @@ def rematch_command(  # noqa: PLR0913 - one parameter per option
     python -m streamer rematch --config site.yaml --from sqlite:///run.db --into sqlite:///strict.db --set
     matcher.min_margin=3
 
-    --set takes matcher.KEY and links (links=null: none). A person's corrections are not carried over; crops stay where
-    they are.
+    --set takes matcher.KEY and links (links=null: none). A person's corrections are left out unless asked for; crops
+    stay where they are.
     """
     from streamer.rematch_report import RematchOrder, run_rematch
 
-    sys.exit(run_rematch(RematchOrder(config, source, target, weights, crops, settings or (), truth, show)))
+    order = RematchOrder(config, source, target, weights, crops, settings or (), keep_corrections, truth, show)
+    sys.exit(run_rematch(order))
 
 
 @app.command()

@@ -17,19 +17,21 @@ import yaml
 from pydantic import ValidationError
 
 from storage.database import Database
-from storage.matcher_state import load_regions
+from storage.matcher_state import load_learned, load_regions
 from storage.records import CameraWatermark
 from storage.replay import (
     carry_over,
     carry_over_site,
     count_tracklets,
     load_model_ids,
+    load_pins,
     memberships,
     recorded_tracklets,
 )
 from storage.status import load_cameras
 from storage.writer import Writer
 from streamer.config import ConfigError, MatcherConfig, SiteConfig
+from streamer.kept_corrections import keep_corrections
 from streamer.matcher.calibration import Calibration, load_calibration
 from streamer.matcher.linker import Linker
 from streamer.matcher.recording import record_outcome
@@ -52,6 +54,9 @@ PAGE = 64
 #: The keys that play a part once tracklets are stored.
 _SETTABLE = re.compile(r"links|matcher\.\w+")
 
+#: What a matcher keeps of its cameras' sessions beside their watermarks, by name.
+_OF_SESSIONS = ("sessions",)
+
 
 class RematchError(Exception):
     """Identities can't be rebuilt; the text is one line."""
@@ -66,6 +71,7 @@ class Rebuilt:
         tracklets: Copied and decided.
         closed: Those that the run had left open: decided as if they had ended where they were last seen.
         corrected: Decisions that a second look took back.
+        kept: Tracklets that a person's word holds again.
         uncompared: Vectors that the calibration is not for.
         missing_crops: Crops that could not be embedded anew.
     """
@@ -74,6 +80,7 @@ class Rebuilt:
     tracklets: int = 0
     closed: int = 0
     corrected: int = 0
+    kept: int = 0
     uncompared: int = 0
     missing_crops: int = 0
 
@@ -97,19 +104,21 @@ def rematch(
     site: SiteConfig,
     *,
     looks: NewLooks | None = None,
+    keeps_corrections: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
     """Rebuilds all identities of a finished run in a new database, and compares.
 
-    The same sightings, model and settings give the same vehicles, names included, where nothing had come late. A
-    person's corrections are not carried over; crops stay where they are, and both databases name them. The new
-    database's transactions hold `PAGE` tracklets each, so that a rebuild that breaks off leaves a part of it behind.
+    The same sightings, model and settings give the same vehicles, names included, where nothing had come late. Crops
+    stay where they are, and both databases name them. The new database's transactions hold `PAGE` tracklets each, so
+    that a rebuild that breaks off leaves a part of it behind.
 
     Args:
         source: URL of the run's database; it is only read, but migrated if it is of an earlier version.
         target: URL of a database that holds nothing yet, or isn't there.
         site: Settings, of which `matcher`, `links` and the cameras' regions matter.
         looks: Describes tracklets anew; None takes the stored vectors.
+        keeps_corrections: Whether what people had said holds again in the end; the matcher does not know of it before.
         on_progress: Told how many tracklets are done, of how many.
 
     Raises:
@@ -129,6 +138,8 @@ def rematch(
                 for done in rebuilder.rebuild(name):
                     if on_progress is not None:
                         on_progress(done, total)
+            if keeps_corrections:
+                rebuilder.keep_corrections()
             with new.snapshot() as written:
                 return Comparison(rebuilder.rebuilt, compare(memberships(reading), memberships(written)))
 
@@ -197,6 +208,16 @@ class _Rebuilder:
             region.restore((), {}, [_clock(last, is_finished=True)])
             with self._target.transaction() as session:
                 self._settle(name, region, Writer(session))
+                # Not of the vehicles, but of the cameras: what a matcher needs that goes on from here.
+                heard = {key: value for key, value in load_learned(self._source, name).items() if key in _OF_SESSIONS}
+                Writer(session).store_learned(name, heard, last)
+
+    def keep_corrections(self) -> None:
+        """Says again what people had said."""
+        pins = load_pins(self._source)
+        with self._target.transaction() as session:
+            now = {one.tracklet_id: one.vehicle_id for one in memberships(session)}
+            self.rebuilt.kept = keep_corrections(pins, now, Writer(session))
 
     def _described(self, page: list[RecordedTracklet]) -> list[RecordedTracklet]:
         if self._looks is None:

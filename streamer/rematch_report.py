@@ -49,6 +49,7 @@ class RematchOrder:
         weights: Another network's, or None.
         crops: Where the crops lie; None: where the site file says.
         settings: `KEY=VALUE`, in place of the site file's.
+        keeps_corrections: Whether what people had said is said again.
         truth: A `truth.csv` to score both with, or None.
         shown: Changes that are listed at most.
     """
@@ -59,6 +60,7 @@ class RematchOrder:
     weights: Path | None
     crops: Path | None
     settings: Sequence[str]
+    keeps_corrections: bool
     truth: Path | None
     shown: int
 
@@ -77,6 +79,7 @@ def run_rematch(order: RematchOrder) -> int:
                 order.target,
                 site,
                 looks=looks,
+                keeps_corrections=order.keeps_corrections,
                 on_progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
         _print_comparison(comparison, order.shown, console)
@@ -123,6 +126,7 @@ def _print_comparison(comparison: Comparison, shown: int, console: Console) -> N
     )
     for count, words in (
         (rebuilt.corrected, "decisions were changed by a second look"),
+        (rebuilt.kept, "tracklets are where a person had put them"),
         (rebuilt.closed, "tracklets that had not ended were taken as ended where they were last seen"),
         (rebuilt.uncompared, "vectors of another embedder were not compared"),
         (rebuilt.missing_crops, "crops were not kept or can't be read: without vectors"),

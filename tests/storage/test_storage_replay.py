@@ -15,10 +15,12 @@ from storage.models import AssignmentRow, CameraRow, CameraWatermarkRow, Embeddi
 from storage.records import CameraRecord, CameraWatermark
 from storage.replay import (
     Membership,
+    Pin,
     carry_over,
     carry_over_site,
     count_tracklets,
     load_model_ids,
+    load_pins,
     memberships,
     recorded_tracklets,
 )
@@ -138,3 +140,15 @@ def test_memberships_are_the_current_decisions(database: Database) -> None:
         found = list(memberships(session))
 
     assert found == [Membership("gate/s1/2", "gate", "v1"), Membership("gate/s1/1", "gate", "v2")]
+
+
+def test_pins_are_what_people_said_last(database: Database) -> None:
+    with database.transaction() as session:
+        for number in (1, 2, 3):
+            store(session, tracklet(number=number, start=number, end=9), "v1")
+        said = [replace(assignment(f"gate/s1/{number}", "v2"), decided_by="anna") for number in (2, 1)]
+        Writer(session).correct("move", said, made_by="anna", made_at=after(5))
+    with database.snapshot() as session:
+        found = load_pins(session)
+
+    assert found == [Pin(f"gate/s1/{number}", "v2", "anna", START) for number in (1, 2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,12 +18,13 @@ from typer.testing import CliRunner
 
 from reid.backend import EmbedderInfo
 from reid.modality import Modality
+from storage.corrections import merge
 from storage.crop_store import CropStore
 from storage.database import Database, Session
-from storage.history import decisions
-from storage.matcher_state import load_learned, load_tracklets, load_watermarks
+from storage.history import corrections, decisions
+from storage.matcher_state import load_learned, load_operator_decisions, load_tracklets, load_watermarks
 from storage.records import AssignmentRecord
-from storage.trajectories import boxes
+from storage.trajectories import boxes, vehicles
 from streamer import rematch as rematch_module
 from streamer.__main__ import app
 from streamer.config import ConfigError, SiteConfig
@@ -32,7 +34,7 @@ from streamer.partitions import Change
 from streamer.rematch import RematchError, rematch, with_settings
 from streamer.sighting_codec import encode
 from streamer.sightings import Message, Sighting, SightingKind
-from tests.streamer.matcher.matcher_builders import CALIBRATION, heartbeat, looks, sighting
+from tests.streamer.matcher.matcher_builders import CALIBRATION, at, heartbeat, looks, sighting
 from tests.streamer.matcher.test_replay import USUAL, Road
 from tests.streamer.matcher.traffic_builders import CAMERAS, traffic
 
@@ -172,6 +174,26 @@ def test_what_had_not_ended_is_taken_as_ended(tmp_path: Path, new: str) -> None:
         ends = {one.tracklet.tracklet_id: one.tracklet.end_reason for one in load_tracklets(session, "main")}
     assert ends == {"a/s/1": "left", "a/s/2": "session_lost"}
     assert {said.tracklet_id for said, _ in _final(new)} == {"a/s/1", "a/s/2"}
+
+
+def test_corrections_are_left_out_unless_asked_for(day: Run, new: str, tmp_path: Path) -> None:
+    old = tmp_path / "old.db"
+    shutil.copy(day.url.removeprefix("sqlite:///"), old)
+    database = Database.open(f"sqlite:///{old}")
+    with database.transaction() as session:
+        first, second, *_ = (vehicle.vehicle_id for vehicle in vehicles(session))
+        merge(session, first, second, by="anna", at=at(900))
+    database.close()
+
+    plain = rematch(f"sqlite:///{old}", new, day.site)
+    kept = rematch(f"sqlite:///{old}", f"{new}2", day.site, keeps_corrections=True)
+
+    assert [one.change for one in plain.difference.regroupings] == [Change.SPLIT]
+    assert (kept.difference.changed, plain.rebuilt.kept) == (0, 0)
+    with _reading(f"{new}2") as session:
+        pinned = {one.tracklet_id for one in load_operator_decisions(session, "main", after=0)}
+        (said,) = {one.made_by for one in corrections(session) if one.note}
+    assert (kept.rebuilt.kept, said) == (len(pinned), "anna")
 
 
 # --- Another network.
