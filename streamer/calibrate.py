@@ -291,7 +291,7 @@ def _from_site(console: Console, urls: Sequence[str], prior: Calibration) -> dic
                 if judged is not None:
                     diagrams[f"{name}, {region}, own"] = judged
                 shown.add_row(*figures, f"{as_shipped.error:.3f}", f"{judged.error:.3f}" if judged else "")
-    console.print(shown)
+    console.print(shown if shown.row_count else "The site has labelled nothing yet: its tracklets had no second look.")
     return diagrams
 
 

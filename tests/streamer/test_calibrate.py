@@ -174,6 +174,15 @@ def test_without_truth_it_shows_what_the_site_has_labelled(tmp_path: Path) -> No
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_site_that_has_labelled_nothing_says_so(tmp_path: Path) -> None:
+    Database.open(f"sqlite:///{tmp_path}/site.db").close()
+
+    result = CliRunner().invoke(app, ["--database", f"sqlite:///{tmp_path}/site.db"])
+
+    assert result.exit_code == 0, result.output
+    assert "labelled nothing yet" in result.stdout
+
+
 def test_a_site_writes_no_calibration_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*_site_that_has_labelled(tmp_path), "--out", str(tmp_path / "c.json")])
 
