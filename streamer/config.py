@@ -219,10 +219,13 @@ class MatcherConfig(_Section):
     max_speed_kmh: PositiveFloat = 200.0
     #: How long after it was last seen a vehicle is expected anywhere by its way; later, its looks alone must do.
     reach_s: PositiveFloat = 600.0
-    #: Log-odds that a vehicle out of reach has come back, before any look at it.
-    return_log_odds: float = -5.0
-    candidates: PositiveInt = 20
-    #: A vehicle must beat the next best by so much, in nats, or the tracklet is kept apart.
+    #: Share of the tracklets that are vehicles come back from beyond reach; shared by all that might.
+    return_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    #: Vehicles beyond reach that are weighed for each tracklet.
+    returning: PositiveInt = 3
+    #: Vehicles weighed for each tracklet, per pair of bands: those that look most like it.
+    candidates: PositiveInt = 10
+    #: Where two vehicles fit, one must beat the other by so much, in nats, or the tracklet is kept apart.
     min_margin: Annotated[float, Field(ge=0)] = 1.0
     #: What is less clear than this, in nats, waits longer than its window, by so many seconds at most.
     hold_margin: Annotated[float, Field(ge=0)] = 4.0

@@ -36,7 +36,7 @@ from streamer.matcher.calibration import Calibration, load_calibration
 from streamer.matcher.linker import Linker
 from streamer.matcher.recording import record_outcome
 from streamer.matcher.region import Region
-from streamer.matcher.roads import RoadGraph
+from streamer.matcher.roads import roads_of
 from streamer.matcher.watermarks import Watermarks
 from streamer.partitions import Difference, compare
 from streamer.sightings import EndReason
@@ -133,12 +133,13 @@ def rematch(
         calibration = _calibration(site, [looks.model_id] if looks else load_model_ids(reading))
         with _opened(target) as new:
             rebuilder = _Rebuilder(site, calibration, reading, new, looks)
-            rebuilder.check()
+            rebuilder.begin()
             for name in load_regions(reading):
                 for done in rebuilder.rebuild(name):
                     if on_progress is not None:
                         on_progress(done, total)
-            rebuilder.conclude(keeps_corrections=keeps_corrections)
+            if keeps_corrections:
+                rebuilder.keep_corrections()
             with new.snapshot() as written:
                 return Comparison(rebuilder.rebuilt, compare(memberships(reading), memberships(written)))
 
@@ -175,25 +176,18 @@ class _Rebuilder:
         self.rebuilt = Rebuilt(calibration.model_id)
         self._site, self._calibration, self._source, self._target = site, calibration, source, target
         self._looks = looks
-        self._roads = RoadGraph(site.links, dwell_s=site.matcher.dwell_s)
+        self._roads = roads_of(site)
 
-    def check(self) -> None:
-        """Looks whether there is room.
+    def begin(self) -> None:
+        """Copies what is the site's.
 
         Raises:
             RematchError: The target has something.
         """
-        with self._target.snapshot() as session:
+        with self._target.transaction() as session:
             if count_tracklets(session) or load_cameras(session):
                 raise RematchError(f"{self._target.name}: holds something already; wanted a new database")
-
-    def conclude(self, *, keeps_corrections: bool) -> None:
-        """Copies what is the site's, and says again what people had said if that is wanted."""
-        with self._target.transaction() as session:
             carry_over_site(self._source, session)
-            if keeps_corrections:
-                now = {one.tracklet_id: one.vehicle_id for one in memberships(session)}
-                self.rebuilt.kept = keep_corrections(load_pins(self._source), now, Writer(session))
 
     def rebuild(self, name: str) -> Iterator[int]:
         """Does one region; gives the number of tracklets done so far, of all regions, after each page."""
@@ -217,6 +211,13 @@ class _Rebuilder:
                 # Not of the vehicles, but of the cameras: what a matcher needs that goes on from here.
                 heard = {key: value for key, value in load_learned(self._source, name).items() if key in _OF_SESSIONS}
                 Writer(session).store_learned(name, heard, last)
+
+    def keep_corrections(self) -> None:
+        """Says again what people had said."""
+        pins = load_pins(self._source)
+        with self._target.transaction() as session:
+            now = {one.tracklet_id: one.vehicle_id for one in memberships(session)}
+            self.rebuilt.kept = keep_corrections(pins, now, Writer(session))
 
     def _described(self, page: list[RecordedTracklet]) -> list[RecordedTracklet]:
         if self._looks is None:

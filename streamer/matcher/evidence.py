@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid.modality import Modality
+from streamer.matcher.broken import BROKEN_S, NO_BREAKS
 from streamer.matcher.topology import Relation, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamer.config import MatcherConfig
+    from streamer.matcher.broken import Breaks
     from streamer.matcher.calibration import Calibration
     from streamer.matcher.centring import Centring
     from streamer.matcher.topology import Topology
@@ -32,13 +34,11 @@ _CLASS_CHANCE = 0.6
 _SURE_CLASS = 0.9
 #: Log-odds that a vehicle is seen a second time in one view: a broken tracklet, or a return. Most never are.
 _AGAIN_IN_VIEW = -3.0
-#: A tracklet goes on where it broke off if it does so within so many seconds.
-_BROKEN_S = 5.0
 #: Looks that speak against a pair by more than this, in nats, settle it.
-_HOPELESS = -4.0
+_HOPELESS = -3.0
 #: How far from the place foreseen a broken tracklet goes on, in box heights: at once, and more for every second; and
 #: how far another vehicle would be.
-_FORESEEN_SPREAD, _FORESEEN_SPREAD_PER_S, _CHANCE_SPREAD = 0.4, 0.3, 5.0
+_FORESEEN_SPREAD, _FORESEEN_SPREAD_PER_S, _CHANCE_SPREAD = 0.5, 0.3, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,8 @@ class _Sheet:
         start: (N,) seconds since the epoch.
         end: (N,) likewise.
         votes: (N, K) shares of the classes, by their numbers.
+        leaves: (N,) whether it left where it ends, rather than having broken off.
+        enters: (N,) whether it entered where it begins, rather than having gone on.
         vectors: By modality those of the tracklets that have one, (N_m, D), centred.
         places: By modality (N,) where in `vectors` each tracklet's is, or -1.
     """
@@ -96,6 +98,8 @@ class _Sheet:
     start: NDArray[np.float64]
     end: NDArray[np.float64]
     votes: NDArray[np.float64]
+    leaves: NDArray[np.bool_]
+    enters: NDArray[np.bool_]
     vectors: dict[Modality, NDArray[np.float32]]
     places: dict[Modality, Index]
 
@@ -118,10 +122,10 @@ class Scales:
         """Whether these are what it weighs by."""
         return calibration is self._calibration and topology is self.topology
 
-    def weigh(self, first: Tracklet, second: Tracklet) -> Evidence:
+    def weigh(self, first: Tracklet, second: Tracklet, breaks: Breaks = NO_BREAKS) -> Evidence:
         """What speaks for and against two tracklets, which no hard rule keeps apart."""
         appearance, similarity, modalities = self._looks_of(first, second)
-        relation = self._relation(first, second)
+        relation = self._relation(first, second, breaks)
         return Evidence(
             appearance if self._config.use_appearance else 0.0,
             _class_agreement(first.class_votes, second.class_votes) if self._config.use_class else 0.0,
@@ -137,17 +141,21 @@ class Scales:
         """(N, M) log-likelihood ratios of the looks of N and M tracklets; minus infinity where one has no picture."""
         return self._looks(self._sheet(first), self._sheet(second))
 
-    def totals(self, first: Sequence[Tracklet], second: Sequence[Tracklet]) -> NDArray[np.float64]:
+    def totals(
+        self, first: Sequence[Tracklet], second: Sequence[Tracklet], breaks: Breaks = NO_BREAKS
+    ) -> NDArray[np.float64]:
         """(N, M) log-odds that two tracklets are one vehicle; minus infinity where a hard rule forbids it.
 
         Time and place are asked only of pairs that the looks leave open. Between two that are too far apart in time to
         be neighbours on a vehicle's way they mean nothing: there looks may speak against, but not for.
         """
-        rows, columns = self._sheet(first), self._sheet(second)
+        rows, columns = self._sheet(first, breaks), self._sheet(second, breaks)
         index = np.indices((len(first), len(second)))
         return self._totals(rows, columns, index[0], index[1], self._looks(rows, columns))
 
-    def pair_totals(self, pairs: Sequence[tuple[Tracklet, Tracklet]]) -> NDArray[np.float64]:
+    def pair_totals(
+        self, pairs: Sequence[tuple[Tracklet, Tracklet]], breaks: Breaks = NO_BREAKS
+    ) -> NDArray[np.float64]:
         """(P,) what `totals` says of these pairs."""
         places: dict[str, int] = {}
         tracklets: list[Tracklet] = []
@@ -155,12 +163,12 @@ class Scales:
             if tracklet.tracklet_id not in places:
                 places[tracklet.tracklet_id] = len(tracklets)
                 tracklets.append(tracklet)
-        sheet = self._sheet(tracklets)
+        sheet = self._sheet(tracklets, breaks)
         index = np.array([(places[one.tracklet_id], places[other.tracklet_id]) for one, other in pairs]).reshape(-1, 2)
         i, j = index.T
         return self._totals(sheet, sheet, i, j, self._pair_looks(sheet, i, j))
 
-    def _sheet(self, tracklets: Sequence[Tracklet]) -> _Sheet:
+    def _sheet(self, tracklets: Sequence[Tracklet], breaks: Breaks = NO_BREAKS) -> _Sheet:
         for name in sorted({name for tracklet in tracklets for name in tracklet.class_votes}):
             self._classes.setdefault(name, len(self._classes))
         votes = np.zeros((len(tracklets), len(self._classes)))
@@ -180,6 +188,8 @@ class Scales:
             np.array([tracklet.started_at for tracklet in tracklets]),
             np.array([tracklet.ended_at for tracklet in tracklets]),
             votes,
+            np.array([not breaks.is_broken_off(tracklet) for tracklet in tracklets], bool),
+            np.array([not breaks.has_gone_on(tracklet) for tracklet in tracklets], bool),
             vectors,
             places,
         )
@@ -217,9 +227,11 @@ class Scales:
         is_open = looks > _HOPELESS
         totals = looks + (_class_agreements(first, second, i, j) if self._config.use_class else 0.0)
         gap = np.maximum(second.start[j] - first.end[i], first.start[i] - second.end[j])
-        is_near = gap <= self._reach[first.camera[i], second.camera[j]]
-        totals = np.where(is_open & is_near, totals, np.minimum(totals, np.where(is_open, 0.0, _HOPELESS)))
         is_one_view = first.camera[i] == second.camera[j]
+        is_near = (gap <= self._reach[first.camera[i], second.camera[j]]) & (
+            _has_way(first, second, i, j) | is_one_view
+        )
+        totals = np.where(is_open & is_near, totals, np.minimum(totals, np.where(is_open, 0.0, _HOPELESS)))
         bikes = self._motorcycles(first)[i], self._motorcycles(second)[j]
         earliest, latest = (limit[first.camera[i], second.camera[j]] for limit in (self._earliest, self._latest))
         off_road = (gap < earliest) | (gap > latest)
@@ -285,9 +297,12 @@ class Scales:
             found[at] = _again_in_view(*pairs[at])
         return found
 
-    def _relation(self, first: Tracklet, second: Tracklet) -> Relation:
+    def _relation(self, first: Tracklet, second: Tracklet, breaks: Breaks) -> Relation:
         if first.camera == second.camera:
             return Relation(_again_in_view(first, second), gap_s(first, second), None)
+        left, entered = in_order(first, second)
+        if breaks.is_broken_off(left) or breaks.has_gone_on(entered):
+            return Relation(0.0, gap_s(first, second), None)
         if not self._config.use_transit:
             return Relation(self._config.unknown_log_odds, gap_s(first, second), None)
         return self.topology.relation(first, second)
@@ -318,14 +333,16 @@ def _cameras(first: Tracklet, second: Tracklet) -> tuple[str, str]:
 
 def _again_in_view(first: Tracklet, second: Tracklet) -> float:
     """Log-odds that one camera saw a vehicle twice: rare, but for one that goes on where another broke off."""
-    if gap_s(first, second) > _BROKEN_S:
+    if gap_s(first, second) > BROKEN_S:
         return _AGAIN_IN_VIEW
     first, second = in_order(first, second)
     gap = second.started_at - first.ended_at
     if first.path is None or second.path is None or gap <= 0:
         return _AGAIN_IN_VIEW
-    foreseen, height = first.path.ahead(second.started_at)
-    distance = float(np.linalg.norm(foreseen - second.path.entry)) / max(height, 1.0)
+    # It may have stood meanwhile, or have kept its speed; a box that an obstacle cuts off lies about that.
+    begin, height = second.path.points[0], max(first.path.heights[-1], second.path.heights[0], 1.0)
+    places = (first.path.points[-1], first.path.ahead(second.started_at)[0])
+    distance = min(float(np.linalg.norm(place - begin)) for place in places) / height
     spread = _FORESEEN_SPREAD + _FORESEEN_SPREAD_PER_S * gap
     same = -math.log(spread) - 2 * math.log1p((distance / spread) ** 2 / 3)
     chance = -math.log(_CHANCE_SPREAD) - 2 * math.log1p((distance / _CHANCE_SPREAD) ** 2 / 3)
@@ -338,6 +355,13 @@ def _class_agreement(first: dict[str, float], second: dict[str, float]) -> float
         return 0.0
     agreement = sum(share * second.get(name, 0.0) for name, share in first.items())
     return math.log((1 - _CLASS_ERROR) * agreement + _CLASS_ERROR * _CLASS_CHANCE) - math.log(_CLASS_CHANCE)
+
+
+def _has_way(first: _Sheet, second: _Sheet, i: Index, j: Index) -> NDArray[np.bool_]:
+    """Whether the earlier of two left, and the later entered, where they were last and first seen."""
+    is_earlier = (first.start + first.end)[i] <= (second.start + second.end)[j]
+    forth, back = first.leaves[i] & second.enters[j], second.leaves[j] & first.enters[i]
+    return np.where(is_earlier, forth, back)
 
 
 def _class_agreements(first: _Sheet, second: _Sheet, i: Index, j: Index) -> NDArray[np.float64]:

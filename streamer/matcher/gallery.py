@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
+from streamer.matcher.broken import mark_breaks
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from reid.modality import Modality
-    from streamer.matcher.centring import Centring
+    from streamer.matcher.calibration import Calibration
     from streamer.matcher.tracklet import Tracklet
 
 #: Looks kept of an identity, per modality.
-_PROTOTYPES = 3
+PROTOTYPES = 3
 #: Two looks closer than this (cosine) are one.
 _ALIKE = 0.95
 
@@ -46,15 +48,15 @@ class Gallery:
     """Identities of one region and one embedder. Not thread-safe.
 
     Args:
-        centring: What is taken out of looks before they are compared.
+        calibration: Says what all vehicles of a modality share, which is taken out before looks are compared.
 
     Attributes:
         forgotten_before: All tracklets last seen before this moment have been dropped, seconds since the epoch.
     """
 
-    def __init__(self, centring: Centring) -> None:
+    def __init__(self, calibration: Calibration) -> None:
         self.forgotten_before = -np.inf
-        self._centring = centring
+        self._calibration = calibration
         self._by_vehicle: dict[str, Identity] = {}
         self._slots: list[Identity | None] = []
         self._free: list[int] = []
@@ -84,12 +86,15 @@ class Gallery:
         identity = self._by_vehicle.get(vehicle_id) or self._add(vehicle_id)
         identity.members.append(tracklet)
         identity.members.sort(key=lambda member: (member.ended_at, member.tracklet_id))
+        mark_breaks(identity.members)
         self._touch(identity)
 
     def unlink(self, vehicle_id: str, tracklet: Tracklet) -> None:
         """Takes a member out; a vehicle without members is gone."""
         identity = self._by_vehicle[vehicle_id]
         identity.members.remove(tracklet)
+        tracklet.breaks_off = tracklet.goes_on = False
+        mark_breaks(identity.members)
         self._touch(identity)
 
     def forget(self, seen_before: float, *, most: int) -> list[Tracklet]:
@@ -116,7 +121,7 @@ class Gallery:
         return gone
 
     def nearest(
-        self, tracklets: Sequence[Tracklet], reach_s: dict[str, float], *, since: float, count: int
+        self, tracklets: Sequence[Tracklet], reach_s: Mapping[str, float], *, since: float, count: int
     ) -> list[list[Identity]]:
         """For each tracklet the identities that look most like it, of those that can be there by now.
 
@@ -129,25 +134,44 @@ class Gallery:
         Returns:
             Identities in the order of their slots.
         """
-        self._refresh()
-        reach = np.full(len(self._cameras), -np.inf)
-        for camera, seconds in reach_s.items():
-            if camera in self._cameras:
-                reach[self._cameras[camera]] = seconds
-        # An empty slot was last seen at minus infinity, and is never in reach.
-        possible = np.flatnonzero(self._last_seen >= since - reach[self._last_camera]) if len(reach) else np.zeros(0)
+        return self._most_alike(tracklets, np.flatnonzero(self._is_in_reach(reach_s, since)), count)
+
+    def nearest_beyond(
+        self, tracklets: Sequence[Tracklet], reach_s: Mapping[str, float], *, since: float, count: int
+    ) -> list[list[Identity]]:
+        """The same, of those that were last seen too long ago to be on their way."""
+        is_beyond = ~self._is_in_reach(reach_s, since) & np.isfinite(self._last_seen)
+        return self._most_alike(tracklets, np.flatnonzero(is_beyond), count)
+
+    def _is_in_reach(self, reach_s: Mapping[str, float], since: float) -> NDArray[np.bool_]:
+        """(slots,) whether an identity can be at a camera by then; an empty slot never is."""
+        if not self._cameras:
+            return np.zeros(len(self._last_seen), bool)
+        reach = np.array([reach_s.get(camera, -np.inf) for camera in self._cameras])
+        # An empty slot was last seen at minus infinity.
+        return np.asarray(self._last_seen >= since - reach[self._last_camera])
+
+    def _most_alike(
+        self, tracklets: Sequence[Tracklet], possible: NDArray[np.int64], count: int
+    ) -> list[list[Identity]]:
         if len(possible) <= count:
             return [[self._at(int(slot)) for slot in possible]] * len(tracklets)
+        self._refresh()
         found: list[set[int]] = [set() for _ in tracklets]
-        selected = faiss.SearchParameters(sel=faiss.IDSelectorBatch(possible.astype(np.int64)))  # type: ignore[call-arg]
+        selected = faiss.SearchParameters(sel=faiss.IDSelectorBatch(possible))  # type: ignore[call-arg]
         for modality in sorted({modality for tracklet in tracklets for modality in tracklet.vectors}):
             rows = [row for row, tracklet in enumerate(tracklets) if modality in tracklet.vectors]
-            vectors = np.stack([self._centring.centred(tracklets[row], modality) for row in rows])
+            vectors = np.stack([self._look(tracklets[row], modality) for row in rows])
             for index in self._indexes.values():
-                _, slots = index.search(vectors, count, params=selected)
-                for row, near in zip(rows, slots, strict=True):
-                    found[row].update(int(slot) for slot in near if slot >= 0)
+                # An identity may be there several times over.
+                _, slots = index.search(vectors, count * PROTOTYPES, params=selected)
+                for row, near in zip(rows, slots.tolist(), strict=True):
+                    found[row].update(list(dict.fromkeys(slot for slot in near if slot >= 0))[:count])
         return [[self._at(slot) for slot in sorted(slots)] for slots in found]
+
+    def _look(self, tracklet: Tracklet, modality: Modality) -> NDArray[np.float32]:
+        # Not what `Centring` makes of it: that changes, and would make all prototypes stale.
+        return self._calibration.centred(modality, tracklet.vectors[modality])
 
     def _at(self, slot: int) -> Identity:
         identity = self._slots[slot]
@@ -193,7 +217,7 @@ class Gallery:
         for slot in changed:
             identity = self._slots[slot]
             if identity is not None:
-                for modality, chosen in _prototypes(identity.members, self._centring).items():
+                for modality, chosen in self._prototypes(identity.members).items():
                     looks.setdefault(modality, []).extend((int(slot), vector) for vector in chosen)
         for modality, found in sorted(looks.items()):
             vectors = np.stack([vector for _, vector in found])
@@ -201,20 +225,19 @@ class Gallery:
                 self._indexes[modality] = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
             self._indexes[modality].add_with_ids(vectors, np.array([slot for slot, _ in found], np.int64))
 
-
-def _prototypes(members: Sequence[Tracklet], centring: Centring) -> dict[Modality, list[NDArray[np.float32]]]:
-    """Per modality the newest look, and those that differ most from the ones taken."""
-    looks: dict[Modality, list[NDArray[np.float32]]] = {}
-    for member in reversed(members):
-        for modality in member.vectors:
-            looks.setdefault(modality, []).append(centring.centred(member, modality))
-    return {modality: _most_different(vectors) for modality, vectors in looks.items()}
+    def _prototypes(self, members: Sequence[Tracklet]) -> dict[Modality, list[NDArray[np.float32]]]:
+        """Per modality the newest look, and those that differ most from the ones taken."""
+        looks: dict[Modality, list[NDArray[np.float32]]] = {}
+        for member in reversed(members):
+            for modality in member.vectors:
+                looks.setdefault(modality, []).append(self._look(member, modality))
+        return {modality: _most_different(vectors) for modality, vectors in looks.items()}
 
 
 def _most_different(vectors: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
     chosen = vectors[:1]
     rest = vectors[1:]
-    while rest and len(chosen) < _PROTOTYPES:
+    while rest and len(chosen) < PROTOTYPES:
         closest = (np.stack(rest) @ np.stack(chosen).T).max(axis=1)
         far = int(closest.argmin())
         if closest[far] > _ALIKE:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streamer.config import MatcherConfig
+    from streamer.matcher.broken import Breaks
     from streamer.matcher.calibration import Calibration
     from streamer.matcher.roads import RoadGraph
     from streamer.matcher.tracklet import Tracklet
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _TOLD = 5
 #: Tracklets that a second look takes in at most: the newest.
 _LOOKED_AT = 2000
+#: Log-odds, at best, that a vehicle out of reach has come back, before any look at it.
+_STRICTLY = -5.0
 
 
 class Linker:
@@ -46,7 +49,7 @@ class Linker:
         self._site_calibration = SiteCalibration(calibration)
         self._learner = TopologyLearner(roads)
         self._centring = Centring(calibration.centres)
-        self._gallery = Gallery(self._centring)
+        self._gallery = Gallery(calibration)
         self._scales = Scales(config, calibration, self._centring, self._learner.topology)
         self._tracklets: dict[str, tuple[Tracklet, str]] = {}
         self._waiting: list[Tracklet] = []
@@ -199,15 +202,23 @@ class Linker:
         ]
         names = [self._name(index, placed, tracklets, waits) for index in range(len(tracklets))]
         return [
-            self._decision(tracklets, index, placed[index], names, decided_at=decided_at, is_provisional=waits[index])
+            self._decision(
+                tracklets,
+                index,
+                placed[index],
+                names,
+                decided_at=decided_at,
+                is_provisional=waits[index],
+                breaks=window.breaks,
+            )
             for index in range(len(tracklets))
         ]
 
     def _window(self, tracklets: Sequence[Tracklet], candidates: Sequence[Sequence[Identity]]) -> Window:
         config = self._config
-        return Window(
-            tracklets, candidates, self.scales, reach_s=config.reach_s, return_log_odds=config.return_log_odds
-        )
+        # Whoever comes back may be any of those that have not been seen for long.
+        return_log_odds = min(_STRICTLY, math.log(config.return_share / max(1, len(self._gallery))))
+        return Window(tracklets, candidates, self.scales, reach_s=config.reach_s, return_log_odds=return_log_odds)
 
     def _candidates(self, tracklets: Sequence[Tracklet]) -> list[list[Identity]]:
         """For each tracklet the identities that look most like it, of those that can be there by then."""
@@ -216,9 +227,13 @@ class Linker:
             rows = [row for row, tracklet in enumerate(tracklets) if tracklet.camera == camera]
             own = [tracklets[row] for row in rows]
             since = min(tracklet.started_at for tracklet in own)
-            near = self._gallery.nearest(own, self._reach_s(camera), since=since, count=self._config.candidates)
-            for row, identities in zip(rows, near, strict=True):
-                found[row] = identities
+            reach_s = self._reach_s(camera)
+            near = self._gallery.nearest(own, reach_s, since=since, count=self._config.candidates)
+            back = self._gallery.nearest_beyond(
+                own, self._all_reach(reach_s), since=since, count=self._config.returning
+            )
+            for row, identities, returned in zip(rows, near, back, strict=True):
+                found[row] = [*identities, *returned]
         return found
 
     def _reach_s(self, camera: str) -> dict[str, float]:
@@ -229,6 +244,10 @@ class Linker:
             left: topology.reach_s(left, camera, otherwise=otherwise) if left != camera else otherwise
             for left in self._gallery.cameras
         }
+
+    def _all_reach(self, reach_s: Mapping[str, float]) -> dict[str, float]:
+        """The same for vehicles of which anything may be expected."""
+        return dict.fromkeys(reach_s, self._config.reach_s)
 
     def _apart(self, place: Placed) -> Placed:
         """Takes a tracklet out again that would fit somewhere else almost as well."""
@@ -259,6 +278,7 @@ class Linker:
         *,
         decided_at: float,
         is_provisional: bool,
+        breaks: Breaks,
     ) -> Decision:
         tracklet = tracklets[index]
         candidates = []
@@ -266,7 +286,7 @@ class Linker:
             members = [*(identity.members if identity else ()), *(tracklets[other] for other in others)]
             nearest = min(members, key=lambda member: (abs(gap_s(tracklet, member)), member.tracklet_id))
             name = names[others[0]] if others else identity.vehicle_id  # type: ignore[union-attr]
-            evidence = self.scales.weigh(tracklet, nearest)
+            evidence = self.scales.weigh(tracklet, nearest, breaks)
             candidates.append(Candidate(name, nearest.tracklet_id, nearest.camera, log_odds, evidence))
         own = next((one for one in candidates if one.vehicle_id == names[index]), None)
         is_founder = place.identity is None and names[index] == vehicle_id_of(tracklet.tracklet_id)
@@ -335,7 +355,15 @@ class Linker:
         for kind, rows in changes(before, after, anchors):
             decisions = [
                 replace(
-                    self._decision(tracklets, row, placed[row], after, decided_at=now, is_provisional=False),
+                    self._decision(
+                        tracklets,
+                        row,
+                        placed[row],
+                        after,
+                        decided_at=now,
+                        is_provisional=False,
+                        breaks=window.breaks,
+                    ),
                     reason=kind,
                     rule=Rule.SECOND_LOOK,
                 )

@@ -60,8 +60,8 @@ class ViewTraffic:
 
     def nearness(self, places: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
         """(M, K): 1 where places (M, 2) and (K, 2) are the same, falling towards 0 as they part."""
-        distance = (places[:, np.newaxis] - known[np.newaxis]) / self.scale
-        return np.asarray(np.exp(-0.5 * (distance**2).sum(axis=2)))
+        x, y = ((places[:, axis, np.newaxis] - known[:, axis]) / self.scale[axis] for axis in (0, 1))
+        return np.asarray(np.exp(-0.5 * (x * x + y * y)))
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -77,9 +77,13 @@ class ViewTraffic:
         """What `to_json` wrote."""
         return cls(np.array(values["entries"]), np.array(values["exits"]), values["rate_hz"], values["stay_s"])
 
-    def share(self, places: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(M,) share of the known places (N, 2) that are near each of the places (M, 2)."""
-        return np.asarray((self.nearness(places, known).sum(axis=1) + 0.5) / (len(known) + 1.0))
+    def exit_share(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(M,) share of all vehicles that leave near each of the places (M, 2)."""
+        return np.asarray((self.nearness(places, self.exits).sum(axis=1) + 0.5) / (len(self.exits) + 1.0))
+
+    def entry_share(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(M,) share of all vehicles that enter near each of the places (M, 2)."""
+        return np.asarray((self.nearness(places, self.entries).sum(axis=1) + 0.5) / (len(self.entries) + 1.0))
 
 
 def view_traffic(tracklets: Sequence[Tracklet]) -> ViewTraffic:
@@ -148,7 +152,13 @@ class Passages:
 
 
 def passage_log_odds(
-    asked: Passages, learned: Passages, left: ViewTraffic, entered: ViewTraffic, *, unknown: NDArray[np.float64]
+    asked: Passages,
+    chance: NDArray[np.float64],
+    learned: Passages,
+    left: ViewTraffic,
+    entered: ViewTraffic,
+    *,
+    unknown: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """How likely each pair is one vehicle rather than two, from when and where it was seen alone.
 
@@ -157,6 +167,7 @@ def passage_log_odds(
 
     Args:
         asked: M possible passages; their weights are not read.
+        chance: (M,) share of all that leave where it left, times that of all that enter where it entered.
         learned: What is known of the way, N passages.
         left: The camera that is left.
         entered: The one that is entered.
@@ -165,21 +176,19 @@ def passage_log_odds(
     Returns:
         (M,) log-odds in nats.
     """
-    seen = min(len(left.exits), len(entered.entries))
     density = _DOUBT * _EXPECTED_SHARE * unknown
     if len(learned):
         spread = _TIME_SPREAD_S + _TIME_SPREAD_SHARE * np.abs(learned.gap_s)
         gap = (asked.gap_s[:, np.newaxis] - learned.gap_s) / spread
-        kernels = np.exp(-0.5 * gap**2) / (spread * np.sqrt(2 * np.pi))
-        near_exit = left.nearness(asked.left_at, learned.left_at)
-        near_entry = entered.nearness(asked.entered_at, learned.entered_at)
+        exits = left.nearness(asked.left_at, learned.left_at)
+        entries = entered.nearness(asked.entered_at, learned.entered_at)
+        kernels = np.exp(-0.5 * gap**2) / (spread * np.sqrt(2 * np.pi)) * exits * entries
         # What was learned from a pair is no evidence for that pair itself.
-        kernels[(gap == 0) & (near_exit == 1) & (near_entry == 1)] = 0.0
-        kernels *= near_exit / left.share(asked.left_at, left.exits)[:, np.newaxis]
-        kernels *= near_entry / entered.share(asked.entered_at, entered.entries)[:, np.newaxis]
-        density = density + kernels @ learned.weights + _UNUSUAL_SHARE * learned.weights.sum() * unknown
+        kernels[(gap == 0) & (exits == 1) & (entries == 1)] = 0.0
+        density = density + kernels @ learned.weights / chance + _UNUSUAL_SHARE * learned.weights.sum() * unknown
+    seen = min(len(left.exits), len(entered.entries))
     rate = max(left.rate_hz, entered.rate_hz)
-    return np.log(density / ((seen + _DOUBT) * rate))
+    return np.asarray(np.log(density / ((seen + _DOUBT) * rate)))
 
 
 def unknown_density(gap_s: NDArray[np.float64]) -> NDArray[np.float64]:

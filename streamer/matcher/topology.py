@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,34 +112,60 @@ class Topology:
 
     def log_odds(self, pairs: Sequence[tuple[Tracklet, Tracklet]]) -> NDArray[np.float64]:
         """(N,) the log-odds of `relation`, for many pairs at once."""
-        by_way: dict[Cameras, list[int]] = defaultdict(list)
         ordered = [in_order(*pair) for pair in pairs]
-        for index, (first, second) in enumerate(ordered):
-            by_way[first.camera, second.camera].append(index)
-        found = np.zeros(len(pairs))
-        batch = Passages.of(ordered)
-        for cameras, indices in by_way.items():
+        ways = _grouped([(first.camera, second.camera) for first, second in ordered])
+        batch, found = Passages.of(ordered), np.zeros(len(pairs))
+        chance = np.ones(len(pairs))
+        for camera, indices in _grouped([first.camera for first, _ in ordered]).items():
+            if camera in self.traffic:
+                chance[indices] *= self.traffic[camera].exit_share(batch.left_at[indices])
+        for camera, indices in _grouped([second.camera for _, second in ordered]).items():
+            if camera in self.traffic:
+                chance[indices] *= self.traffic[camera].entry_share(batch.entered_at[indices])
+        for cameras, indices in ways.items():
             has_map = _by_name(*cameras) in self.maps
             stays = [_stay(*ordered[index]) for index in indices] if has_map else []
-            found[indices] = self.way_log_odds(cameras, batch.chosen(indices), stays)
+            found[indices] = self.way_log_odds(cameras, batch.chosen(indices), chance[indices], stays)
         return found
 
     def way_log_odds(
-        self, cameras: Cameras, batch: Passages, stays: Sequence[SharedStay | None]
+        self,
+        cameras: Cameras,
+        batch: Passages,
+        chance: NDArray[np.float64],
+        stays: Sequence[SharedStay | None],
     ) -> NDArray[np.float64]:
-        """(N,) the log-odds of passages from one camera to another; stays are theirs, or none at all."""
+        """(N,) the log-odds of passages from one camera to another.
+
+        Args:
+            cameras: The one that is left, and the one that is entered.
+            batch: The passages.
+            chance: (N,) how usual their places are.
+            stays: Theirs, or none at all.
+        """
         left, entered = (self.traffic.get(camera) for camera in cameras)
-        unknown = self.roads.density(*cameras, batch.gap_s)
         if left is None or entered is None:
             return np.full(len(batch), _UNSEEN)
+        unknown = self.roads.density(*cameras, batch.gap_s)
         learned = self.passages.get(cameras, _NOTHING)
-        log_odds = passage_log_odds(batch, learned, left, entered, unknown=unknown)
+        log_odds = passage_log_odds(batch, chance, learned, left, entered, unknown=unknown)
         in_view = max(1.0, left.rate_hz * left.stay_s, entered.rate_hz * entered.stay_s)
         view_map = self.maps.get(_by_name(*cameras))
         for row, stay in enumerate(stays):
             if stay is not None and view_map is not None:
                 log_odds[row] = math.log(_SEEN_BY_BOTH / in_view) + view_map.llr(stay)
         return np.clip(log_odds, -_MAX_TRANSIT, _MAX_TRANSIT)
+
+
+Key = TypeVar("Key", str, Cameras)
+
+
+def _grouped(keys: Sequence[Key]) -> dict[Key, list[int]]:
+    """By key, where it stands."""
+    places: dict[Key, list[int]] = defaultdict(list)
+    for place, key in enumerate(keys):
+        places[key].append(place)
+    return places
 
 
 def in_order(first: Tracklet, second: Tracklet) -> tuple[Tracklet, Tracklet]:
@@ -236,11 +262,16 @@ def _learn_pair(
     view_map: ViewMap | None = None
     together = np.array([at for at, stay in enumerate(found.stays) if stay is not None], np.int64)
     stays = [stay for stay in found.stays if stay is not None]
+    chances = {
+        (left, entered): topology.traffic[left].exit_share(batch.left_at)
+        * topology.traffic[entered].entry_share(batch.entered_at)
+        for (left, entered), (_, batch) in found.by_way.items()
+    }
     for number in range(_ROUNDS):
         known = Topology(topology.roads, topology.traffic, passages, {} if view_map is None else {cameras: view_map})
         log_odds = found.looks + (_FIRST_FAVOUR if number == 0 else 0.0)
         for way, (index, batch) in found.by_way.items():
-            log_odds[index] += known.way_log_odds(way, batch, [found.stays[at] for at in index])
+            log_odds[index] += known.way_log_odds(way, batch, chances[way], [found.stays[at] for at in index])
         weights = _responsibilities(found.rows, found.columns, log_odds)
         passages = {way: batch.surest(weights[index]) for way, (index, batch) in found.by_way.items()}
         view_map = learn_view_map(stays, weights[together])

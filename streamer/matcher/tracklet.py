@@ -31,6 +31,8 @@ class Tracklet:
         entry: (2,) where it was first seen, pixels; so far as `path` has told.
         exit: (2,) where it was last seen.
         is_pinned: Whether a person decided whose it is.
+        breaks_off: Whether another tracklet of its camera goes on where it ends: where it ends says nothing of its way.
+        goes_on: Whether it goes on where another of its camera broke off: where it begins says nothing of its way.
         centred: By modality what `Centring` made of the vector, and of which of its means: kept, since it is asked
             for often.
     """
@@ -47,6 +49,8 @@ class Tracklet:
     entry: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     exit: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     is_pinned: bool = False
+    breaks_off: bool = False
+    goes_on: bool = False
     centred: dict[Modality, tuple[int, NDArray[np.float32]]] = field(default_factory=dict, repr=False, compare=False)
 
     def look(self, modality: Modality, vector: NDArray[np.float32]) -> None:

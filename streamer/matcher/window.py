@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from streamer.matcher.association import cluster, totals
+from streamer.matcher.broken import find_breaks
 from streamer.matcher.evidence import gap_s
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ class Window:
         scales: What pairs are weighed with.
         reach_s: Members that were last seen longer ago than this are no neighbours in time: looks alone count.
         return_log_odds: What is added to the looks of a vehicle all of whose members are out of reach.
+
+    Attributes:
+        breaks: Which tracklets are halves of broken ones.
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class Window:
         self._known = [known[vehicle_id] for vehicle_id in sorted(known)]
         column = {identity.vehicle_id: index for index, identity in enumerate(self._known)}
         self._columns = [sorted(column[identity.vehicle_id] for identity in found) for found in candidates]
-        self._between = scales.totals(tracklets, tracklets)
+        members = [member for identity in self._known for member in identity.members]
+        self.breaks = find_breaks(tracklets, members, scales)
+        self._between = scales.totals(tracklets, tracklets, self.breaks)
         self._to_known: dict[tuple[int, int], float] = {}
         self._weigh_known([(row, at) for row, columns in enumerate(self._columns) for at in columns])
 
@@ -91,7 +97,7 @@ class Window:
         members = [_nearest_in_time(self._tracklets[row], self._known[column]) for row, column in asked]
         starts = np.cumsum([0, *(len(own) for own in members[:-1])])
         flat = [(self._tracklets[row], own) for (row, _), found in zip(asked, members, strict=True) for own in found]
-        summed = np.add.reduceat(self._scales.pair_totals(flat), starts).tolist()
+        summed = np.add.reduceat(self._scales.pair_totals(flat, self.breaks), starts).tolist()
         for (row, column), own, total in zip(asked, members, summed, strict=True):
             is_gone = gap_s(self._tracklets[row], own[0]) > self._reach_s
             if is_gone and np.isfinite(total):

@@ -10,10 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from numpy.typing import NDArray
 
 from reid.modality import Modality
-from streamer.matcher.centring import Centring
 from streamer.matcher.gallery import Gallery
 from streamer.matcher.tracklet import Tracklet
-from tests.streamer.matcher.matcher_builders import between, looks
+from tests.streamer.matcher.matcher_builders import CALIBRATION, between, looks
 
 CAMERAS = "abc"
 EVERYWHERE = dict.fromkeys(CAMERAS, float("inf"))
@@ -34,7 +33,7 @@ class GalleryMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gallery = Gallery(Centring({}))
+        self.gallery = Gallery(CALIBRATION)
         self.model: dict[int, list[Tracklet]] = {}
         self.number = 0
 
@@ -109,11 +108,11 @@ TestGallery.settings = settings(deadline=None, max_examples=30, stateful_step_co
 
 
 def test_an_empty_gallery_offers_nobody() -> None:
-    assert Gallery(Centring({})).nearest([_tracklet("a/s/1", 1, 1)], EVERYWHERE, since=0, count=5) == [[]]
+    assert Gallery(CALIBRATION).nearest([_tracklet("a/s/1", 1, 1)], EVERYWHERE, since=0, count=5) == [[]]
 
 
 def test_a_vehicle_of_many_looks_is_found_by_any_of_the_few_that_differ() -> None:
-    gallery = Gallery(Centring({}))
+    gallery = Gallery(CALIBRATION)
     for number, (vehicle, cosine) in enumerate([(0, 1.0), (1, 0.99), (2, 1.0), (3, 0.5)]):
         vector = between(vehicle, 9, cosine)
         gallery.link(
@@ -130,7 +129,7 @@ def test_a_vehicle_of_many_looks_is_found_by_any_of_the_few_that_differ() -> Non
 
 
 def test_a_look_in_one_modality_finds_looks_in_every_other() -> None:
-    gallery = Gallery(Centring({}))
+    gallery = Gallery(CALIBRATION)
     for vehicle in range(20):
         gallery.link(str(vehicle), _tracklet(f"a/s/{vehicle}", vehicle, vehicle, list(Modality)[vehicle % 3]))
 
@@ -142,7 +141,7 @@ def test_a_look_in_one_modality_finds_looks_in_every_other() -> None:
 
 @pytest.mark.parametrize("most", [1, 5, 50])
 def test_the_gallery_keeps_those_seen_last(most: int) -> None:
-    gallery = Gallery(Centring({}))
+    gallery = Gallery(CALIBRATION)
     for vehicle in range(120):
         gallery.link(str(vehicle), _tracklet(f"a/s/{vehicle}", vehicle, vehicle))
 

@@ -114,7 +114,6 @@ def test_who_comes_back_after_hours_does_so_by_looks_alone_at_a_stricter_thresho
     assert (place.identity is gone) is is_back
 
 
-@pytest.mark.xfail(reason="the gallery offers nobody who was last seen longer ago than reach_s")
 def test_who_comes_back_after_hours_is_said_to_have_returned() -> None:
     decision = _decided(_linker(), seen("a/s/1", 0, 4, looks(1)), _again(1.0))["b/s/1"]
 
