@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 DECISIONS_TIMEOUT_S = 10
 #: How long a reader of decisions may wait: matchers wait behind it.
 READER_TIMEOUT_S = 2
+#: How long a matcher waits for a person's correction, or for a reader: both are done within a second.
+WRITER_TIMEOUT_S = 30
 
 
 def _table(model: type[Base]) -> Table:
@@ -124,8 +126,18 @@ def wait_for_decisions(session: Session) -> None:
         _lock_assignments(session, "SHARE", READER_TIMEOUT_S)
 
 
+def join_decisions(session: Session) -> None:
+    """Waits for who holds the decisions; nobody comes to hold them from then on until this transaction ends.
+
+    Before the first row is locked: one who locks a vehicle first, and a person's correction that holds the decisions
+    and needs that vehicle, would wait for each other for ever.
+    """
+    if session.get_bind().dialect.name != "sqlite":
+        _lock_assignments(session, "ROW EXCLUSIVE", WRITER_TIMEOUT_S)
+
+
 def _lock_assignments(session: Session, mode: str, timeout_s: int) -> None:
-    # Writers hold ROW EXCLUSIVE, from before they are given a number until they commit: any of our modes waits for it.
+    # Writers hold ROW EXCLUSIVE, from before their first row until they commit: any of the other modes waits for it.
     session.execute(text(f"SET LOCAL lock_timeout = '{timeout_s}s'"))
     session.execute(text(f"LOCK TABLE assignments IN {mode} MODE"))
 

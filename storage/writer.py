@@ -65,6 +65,7 @@ class Writer:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._dialect = session.get_bind().dialect.name
+        self._has_joined = False
 
     def register_cameras(self, cameras: Sequence[CameraRecord]) -> None:
         """Makes the cameras known, or brings them up to date.
@@ -94,6 +95,7 @@ class Writer:
         Raises:
             ValueError: `path` or an embedding is of another tracklet or sighting.
         """
+        self._join_decisions()
         if path is None:
             if embeddings:
                 raise ValueError(f"{tracklet.tracklet_id}: embeddings need the path of their sighting")
@@ -123,6 +125,7 @@ class Writer:
         Raises:
             StorageError: The tracklet isn't stored.
         """
+        self._join_decisions()
         standing = self._standing(assignment.tracklet_id)
         if assignment.decided_by == MATCHER:
             assignment = _under_a_persons_word(standing, assignment)
@@ -163,7 +166,9 @@ class Writer:
         Raises:
             StorageError: A tracklet isn't stored.
         """
-        if made_by != MATCHER:
+        if made_by == MATCHER:
+            self._join_decisions()
+        else:
             self.hold_decisions()
         values = {"kind": kind, "made_by": made_by, "made_at": made_at, "note": note, "undoes": undoes}
         changes = self._changes(assignments, made_by)
@@ -184,6 +189,12 @@ class Writer:
         as long as any write may.
         """
         statements.hold_decisions(self._session)
+        self._has_joined = True
+
+    def _join_decisions(self) -> None:
+        if not self._has_joined:
+            statements.join_decisions(self._session)
+            self._has_joined = True
 
     def store_learned(self, region: str, values: Mapping[str, bytes], at: datetime) -> None:
         """Replaces what the region's matcher has learned under these names; what has other names stays.

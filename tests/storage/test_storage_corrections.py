@@ -20,7 +20,7 @@ from storage.models import AssignmentRow, VehicleRow
 from storage.records import MATCHER
 from storage.trajectories import boxes, trajectory, vehicles
 from storage.writer import Writer
-from tests.storage.storage_builders import START, after, assignment, store, tracklet
+from tests.storage.storage_builders import START, after, assignment, path, store, tracklet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -195,6 +195,32 @@ def test_who_corrects_sees_what_others_were_about_to_decide(postgresql_url: str)
         assert correcting.result(timeout=30) == 3
     with database.snapshot() as session:
         assert [vehicle.vehicle_id for vehicle in vehicles(session)] == ["v1"]
+    database.close()
+
+
+@pytest.mark.integration
+def test_who_stores_and_then_decides_does_not_wait_in_a_ring_with_who_corrects(postgresql_url: str) -> None:
+    database = Database.open(postgresql_url)
+    with database.transaction() as session:
+        for number in (1, 2):
+            store(session, tracklet(number=number), f"v{number}")
+        store(session, tracklet(number=3))
+
+    def correct() -> int:
+        with database.transaction() as session:
+            return len(merge(session, "v1", "v2", **ANNA).moved)
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as matching:
+            writer, longer = Writer(matching), tracklet(number=1, end=5)
+            writer.store_sighting(longer, path(longer, 1), [])
+            correcting = pool.submit(correct)
+            with pytest.raises(TimeoutError):
+                correcting.result(timeout=0.5)
+            writer.assign(assignment("gate/s1/3", "v1"))
+        assert correcting.result(timeout=30) == 1
+    with database.snapshot() as session:
+        assert [(vehicle.vehicle_id, vehicle.tracklets) for vehicle in vehicles(session)] == [("v1", 3)]
     database.close()
 
 
