@@ -207,8 +207,9 @@ def _is_in_memory(url: URL) -> bool:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         arguments = {"connect_timeout": CONNECT_TIMEOUT_S}
-        # A server that was restarted must not cost the next transaction.
-        return create_engine(url, connect_args=arguments, pool_pre_ping=True)
+        # A server that was restarted must not cost the next transaction. Whatever the server's default is, who has
+        # waited for others to decide must then see what they decided: a snapshot would be older than that.
+        return create_engine(url, connect_args=arguments, pool_pre_ping=True, isolation_level="READ COMMITTED")
     options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "isolation_level": "IMMEDIATE"}}
     if _is_in_memory(url):
         # One connection for all, or every thread would have a database of its own.
