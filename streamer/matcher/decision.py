@@ -56,6 +56,7 @@ class Rule(StrEnum):
     BROKEN_OFF = "goes on where another tracklet of the same camera broke off"
     CAME_BACK = "came back after a long time: by looks alone, at a stricter threshold"
     SECOND_LOOK = "looked at again with what came later"
+    SAID = "a person has said so"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class Linker:
         self._scales = Scales(config, calibration, self._centring, self._learner.topology)
         self._tracklets: dict[str, tuple[Tracklet, str]] = {}
         self._waiting: list[Tracklet] = []
+        #: By tracklet that is not decided yet, the vehicle that a person has given it to.
+        self._said: dict[str, str] = {}
         self._settled_until = -math.inf
         self._looked_at = -math.inf
         self._has_learned = False
@@ -81,7 +83,7 @@ class Linker:
             self._link(tracklet, vehicle_id)
 
     def correct(self, tracklet_id: str, vehicle_id: str, *, is_pinned: bool) -> None:
-        """Takes in what somebody else decided on a tracklet; of those that are still waiting, or forgotten, nothing.
+        """Takes in what somebody else decided on a tracklet; of one in view or waiting, it holds from its end on.
 
         Args:
             tracklet_id: The tracklet.
@@ -94,6 +96,10 @@ class Linker:
             if before != vehicle_id:
                 self._gallery.unlink(before, tracklet)
                 self._link(tracklet, vehicle_id)
+        elif is_pinned:
+            self._said[tracklet_id] = vehicle_id
+        else:
+            self._said.pop(tracklet_id, None)
 
     def dump(self) -> dict[str, bytes]:
         """What must be kept beside the tracklets and their decisions, by name; only what has changed since the last."""
@@ -177,10 +183,14 @@ class Linker:
         fresh = [tracklet for tracklet in ended if self._window_end(tracklet.ended_at) > self._settled_until]
         self._centring.learn(fresh)
         self._has_learned |= self._learner.learn(fresh, self.scales.looks)
-        decisions = self._decide(ended, decided_at=now, is_provisional=False)
+        # First, so that the others are weighed against it as well.
+        upheld = [self._uphold(tracklet, now) for tracklet in ended if tracklet.tracklet_id in self._said]
+        ended = [tracklet for tracklet in ended if not tracklet.is_pinned]
+        decisions = self._decide(ended, decided_at=now, is_provisional=False) if ended else []
         for tracklet, decision in zip(ended, decisions, strict=True):
             if not decision.is_provisional:
                 self._link(tracklet, decision.vehicle_id)
+        decisions = [*upheld, *decisions]
         decided = {decision.tracklet_id for decision in decisions if not decision.is_provisional}
         self._waiting = [tracklet for tracklet in self._waiting if tracklet.tracklet_id not in decided]
         self._settled_until = now
@@ -189,6 +199,24 @@ class Linker:
             [decision for decision in decisions if not decision.is_provisional],
             self._look_again(now) if looks_again else [],
             settled_at=now,
+        )
+
+    def _uphold(self, tracklet: Tracklet, now: float) -> Decision:
+        """Makes final what a person has said of a tracklet, unweighed."""
+        vehicle_id = self._said.pop(tracklet.tracklet_id)
+        tracklet.is_pinned = True
+        self._link(tracklet, vehicle_id)
+        return Decision(
+            tracklet.tracklet_id,
+            vehicle_id,
+            is_provisional=False,
+            reason=Reason.MOVE,
+            rule=Rule.SAID,
+            score=None,
+            margin=None,
+            considered=0,
+            candidates=(),
+            decided_at=now,
         )
 
     def _decide(self, tracklets: Sequence[Tracklet], *, decided_at: float, is_provisional: bool) -> list[Decision]:
