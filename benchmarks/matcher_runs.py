@@ -58,7 +58,6 @@ class Run:
     Attributes:
         decided: By tracklet id, the first vehicle that it was said to be for good.
         final: The vehicle it is by now.
-        finals: How often a tracklet's vehicle was said for good.
         message_s: Wall seconds of every sighting.
         settle_s: Wall seconds of every heartbeat at which something was decided.
         wall_s: All together, in the matcher alone.
@@ -68,7 +67,6 @@ class Run:
 
     decided: dict[str, str] = field(default_factory=dict)
     final: dict[str, str] = field(default_factory=dict)
-    finals: dict[str, int] = field(default_factory=dict)
     message_s: list[float] = field(default_factory=list)
     settle_s: list[float] = field(default_factory=list)
     wall_s: float = 0.0
@@ -79,7 +77,6 @@ class Run:
         """Takes in a decision for good."""
         self.decided.setdefault(tracklet, vehicle)
         self.final[tracklet] = vehicle
-        self.finals[tracklet] = self.finals.get(tracklet, 0) + 1
 
 
 class CoreRun:
