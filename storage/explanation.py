@@ -118,6 +118,9 @@ def _evidence(decision: Decision) -> Iterator[str]:
     said, evidence = decision.said, decision.said.evidence
     if evidence.get("agrees") == MATCHER:
         yield "the tracklet has ended, and the matcher agrees:"
+    if evidence.get("upheld"):
+        instead = _said_id(evidence.get("instead_of"))
+        yield f"the tracklet has ended: what had been said holds{instead and f', where the matcher had {instead}'}"
     if evidence.get("confirmed"):
         yield "confirmed where it was; what had been weighed:"
     if rule := evidence.get("rule"):
@@ -187,6 +190,10 @@ def _terms(evidence: Mapping[str, Any]) -> list[str]:
         _said("class {:+.2f}", _number(evidence, "vehicle_class")),
         _said("points {:.3f}", _number(evidence, "points")),
     ]
+
+
+def _said_id(vehicle_id: object) -> str:
+    return f"vehicle {vehicle_id}" if isinstance(vehicle_id, str) else ""
 
 
 def _listed(parts: list[str]) -> Iterator[str]:

@@ -156,6 +156,7 @@ STANDING = (
         AssignmentRow.vehicle_id,
         AssignmentRow.is_provisional,
         AssignmentRow.decided_by,
+        AssignmentRow.reason,
     )
     .outerjoin(AssignmentRow, (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & AssignmentRow.is_current)
     .where(TrackletRow.tracklet_id == bindparam("of"))

@@ -53,6 +53,7 @@ class _Standing(NamedTuple):
     vehicle_id: str | None
     is_provisional: bool | None
     decided_by: str | None
+    reason: str | None
 
 
 class Writer:
@@ -95,7 +96,7 @@ class Writer:
         Raises:
             ValueError: `path` or an embedding is of another tracklet or sighting.
         """
-        self._join_decisions()
+        self.join_decisions()
         if path is None:
             if embeddings:
                 raise ValueError(f"{tracklet.tracklet_id}: embeddings need the path of their sighting")
@@ -115,8 +116,8 @@ class Writer:
         """Adds a decision, which takes the place of the tracklet's current one.
 
         The vehicle is made when it is new; its class and times, and those of the vehicle that loses the tracklet,
-        follow from their tracklets. A person's word stands: the matcher's decision for another vehicle changes nothing,
-        and the one for the same vehicle, final at last, remains that person's.
+        follow from their tracklets. A person's word stands: the matcher's decision, for whatever vehicle, makes it
+        final where it is final itself, and changes nothing else.
 
         Returns:
             The row's id; the current row's when that says the same (same vehicle, same `is_provisional`, same
@@ -125,7 +126,7 @@ class Writer:
         Raises:
             StorageError: The tracklet isn't stored.
         """
-        self._join_decisions()
+        self.join_decisions()
         standing = self._standing(assignment.tracklet_id)
         if assignment.decided_by == MATCHER:
             assignment = _under_a_persons_word(standing, assignment)
@@ -167,7 +168,7 @@ class Writer:
             StorageError: A tracklet isn't stored.
         """
         if made_by == MATCHER:
-            self._join_decisions()
+            self.join_decisions()
         else:
             self.hold_decisions()
         values = {"kind": kind, "made_by": made_by, "made_at": made_at, "note": note, "undoes": undoes}
@@ -191,7 +192,12 @@ class Writer:
         statements.hold_decisions(self._session)
         self._has_joined = True
 
-    def _join_decisions(self) -> None:
+    def join_decisions(self) -> None:
+        """Waits for a person's correction that is being made; no other begins until this transaction ends.
+
+        Whatever is stored or decided does so by itself. Blocks `statements.WRITER_TIMEOUT_S` at most; with SQLite the
+        first write does as much.
+        """
         if not self._has_joined:
             statements.join_decisions(self._session)
             self._has_joined = True
@@ -369,12 +375,21 @@ def _under_a_persons_word(standing: _Standing, assignment: AssignmentRecord) -> 
     person = standing.decided_by
     if person is None or person == MATCHER or standing.vehicle_id is None:
         return assignment
-    is_agreed = assignment.vehicle_id == standing.vehicle_id
-    is_provisional = bool(standing.is_provisional) and (not is_agreed or assignment.is_provisional)
-    # So that nobody reads the matcher's reasons as that person's.
-    evidence = {**assignment.evidence, "agrees": MATCHER}
-    word = replace(assignment, vehicle_id=standing.vehicle_id, decided_by=person, evidence=evidence)
-    return replace(word, is_provisional=is_provisional)
+    word = replace(
+        assignment,
+        vehicle_id=standing.vehicle_id,
+        reason=standing.reason or assignment.reason,
+        is_provisional=bool(standing.is_provisional) and assignment.is_provisional,
+        decided_by=person,
+    )
+    if assignment.vehicle_id == standing.vehicle_id and "upheld" not in assignment.evidence:
+        # So that nobody reads the matcher's reasons as that person's.
+        return replace(word, evidence={**assignment.evidence, "agrees": MATCHER})
+    # The matcher hasn't weighed it, or not for that vehicle: then its numbers say nothing of it.
+    upheld: dict[str, Any] = {"upheld": True}
+    if assignment.vehicle_id != standing.vehicle_id:
+        upheld["instead_of"] = assignment.vehicle_id
+    return replace(word, score=None, margin=None, modality_pair=None, transit_s=None, evidence=upheld)
 
 
 def _elected(votes: Iterable[dict[str, float]]) -> str:

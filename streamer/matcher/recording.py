@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from storage.records import MATCHER, AssignmentRecord
-from streamer.matcher.decision import Candidate, Decision, Outcome, honest, probability
+from streamer.matcher.decision import Candidate, Decision, Outcome, Rule, honest, probability
 from streamer.matcher.region import Region, as_datetime
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ def record_outcome(outcome: Outcome, name: str, region: Region, writer: Writer, 
 
 def _assignment(decision: Decision, model_id: str) -> AssignmentRecord:
     own = decision.evidence
+    weighed = {
+        "rule": decision.rule,
+        "considered": decision.considered,
+        "candidates": [_told(candidate) for candidate in decision.candidates],
+    }
     return AssignmentRecord(
         decision.tracklet_id,
         decision.vehicle_id,
@@ -58,11 +63,8 @@ def _assignment(decision: Decision, model_id: str) -> AssignmentRecord:
         own.transit_s if own else None,
         model_id,
         as_datetime(decision.decided_at),
-        {
-            "rule": decision.rule,
-            "considered": decision.considered,
-            "candidates": [_told(candidate) for candidate in decision.candidates],
-        },
+        # What a person has said is not weighed, only made final: see `Writer.assign`.
+        {"upheld": True} if decision.rule is Rule.SAID else weighed,
     )
 
 

@@ -78,7 +78,10 @@ class Region:
             if decided is not None and not decided.is_provisional:
                 self._ended[tracklet.tracklet_id] = tracklet.ended_at
                 self._linker.remember(tracklet, decided.vehicle_id)
-            elif tracklet.is_ended:
+                continue
+            if decided is not None and tracklet.is_pinned:
+                self._linker.correct(tracklet.tracklet_id, decided.vehicle_id, is_pinned=True)
+            if tracklet.is_ended:
                 self._ended[tracklet.tracklet_id] = tracklet.ended_at
                 self._linker.end(tracklet)
             else:
@@ -149,8 +152,9 @@ class Region:
         return outcome
 
     def correct(self, tracklet_id: str, vehicle_id: str, *, is_pinned: bool) -> None:
-        """Takes in what somebody else decided; `is_pinned` when it must stay so."""
-        self._linker.correct(tracklet_id, vehicle_id, is_pinned=is_pinned)
+        """Takes in what somebody else decided; `is_pinned` when it must stay so. Nothing of what was long ago."""
+        if tracklet_id in self._open or tracklet_id in self._ended:
+            self._linker.correct(tracklet_id, vehicle_id, is_pinned=is_pinned)
 
     def learned(self) -> dict[str, bytes]:
         """What must be kept beside the tracklets and their decisions, by name; only what has changed since the last."""

@@ -174,6 +174,8 @@ class MatcherWorker:
         if sessions := region.sessions():
             writer.store_learned(heartbeat.region, sessions, heartbeat.watermark)
         if region.is_due():
+            # What people say from here on waits until this is decided.
+            writer.join_decisions()
             self._take_in_corrections(heartbeat.region, region, session)
             self._write(region.settle(), heartbeat.region, region, writer)
 

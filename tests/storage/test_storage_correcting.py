@@ -122,16 +122,22 @@ def test_the_matcher_does_not_take_back_what_a_person_said(three: Session) -> No
     assert writer.correct("merge", second_look[:1], made_by=MATCHER, made_at=START) is None
 
 
-def test_what_a_person_said_of_a_vehicle_in_view_becomes_final_at_its_end(session: Session) -> None:
+@pytest.mark.parametrize("decided", ["v1", "v2"])
+def test_what_a_person_said_of_a_vehicle_in_view_becomes_final_at_its_end(session: Session, decided: str) -> None:
     store(session, tracklet())
     writer = Writer(session)
     writer.assign(assignment(FIRST, "v1", is_provisional=True))
     said = writer.assign(replace(_by_anna(FIRST, "v2"), is_provisional=True))
-    assert writer.assign(assignment(FIRST, "v1")) == said
-    assert writer.assign(assignment(FIRST, "v2")) > said
+    assert writer.assign(assignment(FIRST, "v1", is_provisional=True)) == said
+    final = writer.assign(assignment(FIRST, decided, reason="linked", score=2.0))
+    assert final > said
+    assert writer.assign(assignment(FIRST, "v1")) == final
     (found,) = load_tracklets(session, "main")
     assert found.assignment is not None
     assert (found.assignment.decided_by, found.assignment.is_provisional) == ("anna", False)
+    # The matcher's numbers are of its own vehicle, not of that person's.
+    told = (found.assignment.vehicle_id, found.assignment.reason, found.assignment.score)
+    assert told == ("v2", "merge", 2.0 if decided == "v2" else None)
 
 
 def test_as_of_the_decision_no_correction_counts(three: Session) -> None:

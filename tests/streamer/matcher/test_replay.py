@@ -11,7 +11,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from storage.corrections import merge, undo
+from storage.corrections import merge, move, undo
 from storage.crop_store import CropStore
 from storage.database import Database
 from storage.history import decisions
@@ -20,8 +20,8 @@ from streamer.config import SiteConfig
 from streamer.matcher.calibration import save_calibration
 from streamer.matcher.decision import Reason
 from streamer.sighting_codec import encode
-from streamer.sightings import Sighting
-from tests.streamer.matcher.matcher_builders import CALIBRATION, at
+from streamer.sightings import Sighting, SightingKind
+from tests.streamer.matcher.matcher_builders import CALIBRATION, at, heartbeat
 from tests.streamer.matcher.test_worker import Site
 from tests.streamer.matcher.traffic_builders import CAMERAS, Traffic, in_another_order, traffic
 
@@ -231,6 +231,36 @@ def test_one_that_goes_on_after_a_merge_decides_as_one_that_starts_again(roads: 
     assert words[0] == words[1]
     pinned = {said.vehicle_id for said, _ in words[0] if said.decided_by == "anna"}
     assert len(pinned) == 1
+
+
+@pytest.mark.parametrize("kind", [SightingKind.FIRST, SightingKind.END])
+def test_what_a_person_says_of_a_tracklet_in_view_or_waiting_holds_whether_the_matcher_goes_on_or_starts_again(
+    roads: Roads, kind: SightingKind
+) -> None:
+    messages = _day(1).messages
+    half = next(n for n, one in enumerate(messages) if n > len(messages) // 2 and getattr(one, "kind", None) is kind)
+    moved, payloads = getattr(messages[half], "tracklet_id", ""), _payloads(messages)
+    words = []
+    for starts_again in (False, True):
+        road, told = roads.new("usual"), payloads[: half + 1]
+        worker, _ = road.play(told)
+        assert moved not in {said.tracklet_id for said, _ in road.final()}
+        vehicle_id = min(said.vehicle_id for said, _ in road.final())
+        with road.database.transaction() as session:
+            move(session, [moved], vehicle_id, by="anna", at=at(3600))
+        told += payloads[half + 1 :]
+        if starts_again:
+            road.play(told)
+        while not starts_again and worker.step(timeout_s=0.0):
+            pass
+        words.append(road.final())
+        # A later start finds nothing that is still to be decided.
+        road.play([*told, encode(heartbeat("a", 3600, finished=True))])
+        assert road.final() == words[-1]
+
+    assert words[0] == words[1]
+    (of_moved,) = [said for said, _ in words[0] if said.tracklet_id == moved]
+    assert (of_moved.vehicle_id, of_moved.decided_by, of_moved.reason) == (vehicle_id, "anna", "move")
 
 
 def test_a_matcher_that_starts_again_after_a_merge_and_its_undo_decides_as_if_nobody_had_touched_anything(
