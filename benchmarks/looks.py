@@ -7,6 +7,11 @@
 A vehicle is drawn as three vectors at once, one a modality: the mean look of its kind (van, sedan, ...) and what is its
 own, of low rank and joint over the modalities, so that how much two bands agree comes out as measured. A picture adds
 noise that belongs to its modality alone. Fitted to the validation pictures, never to the test split.
+
+What is drawn is easier to tell apart than what a site's cameras see: noise is independent from picture to picture, so
+that a stay's mean takes most of it out, while a real stay has one light, one side and one distance in all of its
+pictures. Logistic fits to drawn tracklets are 1.2 to 2.1 times as steep as the shipped ones, which are of rendered
+sites.
 """
 
 from __future__ import annotations

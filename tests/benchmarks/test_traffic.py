@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,16 @@ import numpy as np
 import pytest
 from looks import MODALITIES, Looks, load_looks, mean_picture
 from matcher_runs import BusRun, calibrate, run_core
-from rival_linkers import EndedTracklet, join_clustered, join_nearest, tune
+from rival_linkers import (
+    EndedTracklet,
+    Join,
+    Setting,
+    join_clustered,
+    join_clustered_calibrated,
+    join_nearest,
+    join_nearest_calibrated,
+    tune,
+)
 from road_traffic import Roads, Traffic, TrafficConfig, TrueTracklet, made_up_site
 from trackeval.metrics import Identity
 from tracklet_scores import LinkCounts, idf1, score
@@ -20,6 +30,7 @@ from tracklet_scores import LinkCounts, idf1, score
 from detector.detections import VehicleClass
 from reid.modality import Modality
 from streamer.config import MatcherConfig
+from streamer.matcher.calibration import Calibration, Logistic
 from streamer.sighting_codec import decode, encode
 from streamer.sightings import CameraState, Heartbeat, Message, Sighting, SightingKind
 
@@ -180,23 +191,59 @@ def test_links_are_counted_by_pair_of_modalities() -> None:
 
 # --- Rivals.
 
+CALIBRATION = Calibration(
+    "any",
+    {
+        (Modality.VISIBLE, Modality.VISIBLE): Logistic(30.0, -25.5),
+        (Modality.THERMAL, Modality.VISIBLE): Logistic(20, -10),
+    },
+)
 
-def _ended(name: str, start_s: float, angle: float) -> EndedTracklet:
+
+def _ended(name: str, start_s: float, angle: float, modality: Modality = Modality.VISIBLE) -> EndedTracklet:
     vector = np.array([np.cos(angle), np.sin(angle)], np.float32)
-    return EndedTracklet(name, name.split("/")[0], start_s, start_s + 5, vector)
+    return EndedTracklet(name, name.split("/")[0], modality, start_s, start_s + 5, vector)
 
 
 def test_rivals_join_what_looks_alike_but_never_two_in_one_view_at_one_time() -> None:
     tracklets = [_ended("a/1", 0, 0.0), _ended("a/2", 3, 0.1), _ended("b/1", 20, 0.02), _ended("b/2", 20, 1.5)]
-    for said in (join_nearest(tracklets, 0.9), join_clustered(tracklets)(0.9)):
+    plain, evidence = Setting(0.9), Setting(3.0)
+    for said in (
+        join_nearest(tracklets, plain),
+        join_clustered(tracklets)(plain),
+        join_nearest_calibrated(tracklets, CALIBRATION)(evidence),
+        join_clustered_calibrated(tracklets, CALIBRATION)(evidence),
+    ):
         assert said["a/1"] == said["b/1"]
         assert len({said["a/1"], said["a/2"], said["b/2"]}) == 3
 
 
-def test_a_threshold_is_tuned_to_the_best_score() -> None:
-    assert tune(lambda threshold: {"t": f"{threshold:.2f}"}, lambda said: -abs(float(said["t"]) - 0.7)) == (
-        pytest.approx(0.7)
+@pytest.mark.parametrize("join", [join_nearest_calibrated, join_clustered_calibrated])
+def test_calibrated_rivals_weigh_pairs_of_bands_each_by_its_fit(join: Callable[..., Join]) -> None:
+    """At one cosine of 0.8, two of one band are strangers and two of different bands are one."""
+    angle = float(np.arccos(0.8))
+    one_band = [_ended("a/1", 0, 0.0), _ended("b/1", 20, angle)]
+    two_bands = [one_band[0], _ended("b/1", 20, angle, Modality.THERMAL)]
+    assert len(set(join(one_band, CALIBRATION)(Setting(0.0)).values())) == 2
+    assert len(set(join(two_bands, CALIBRATION)(Setting(0.0)).values())) == 1
+
+
+@pytest.mark.parametrize("join", [join_nearest_calibrated, join_clustered_calibrated])
+def test_calibrated_rivals_split_what_was_away_for_longer_than_the_gap(join: Callable[..., Join]) -> None:
+    """Sightings end at 5, 25 and 105 s: pauses of 15 and 75 s."""
+    tracklets = [_ended("a/1", 0, 0.0), _ended("b/1", 20, 0.0), _ended("c/1", 100, 0.0)]
+    joined = join(tracklets, CALIBRATION)
+    assert [len(set(joined(Setting(0.0, gap_s)).values())) for gap_s in (14, 16, 74, 76)] == [3, 2, 2, 1]
+
+
+def test_the_setting_with_the_best_score_is_taken() -> None:
+    settings = [Setting(threshold, gap_s) for threshold in (0.5, 0.7, 0.9) for gap_s in (30.0, 60.0)]
+    best = tune(
+        lambda setting: {"t": f"{setting.threshold + setting.max_gap_s}"},
+        lambda said: -abs(float(said["t"]) - 60.7),
+        settings,
     )
+    assert best == Setting(0.7, 60.0)
 
 
 # --- Through outbox, worker and database.
