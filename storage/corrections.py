@@ -239,7 +239,7 @@ def _as_before(session: Session, correction_id: int, at: datetime) -> list[Assig
     for decision in books.own:
         current, before = books.current[decision.said.tracklet_id], books.before(decision)
         standing = books.origin(current)
-        if standing != books.origin(decision):
+        if standing.assignment_id != books.origin(decision).assignment_id:
             raise CorrectionError(f"correction {correction_id}: {_obstacle(session, standing)}")
         if before is None:
             raise CorrectionError(
