@@ -1,15 +1,18 @@
-"""Whether a site that calibrates itself links better: from a shipped calibration that fits, and from wrong ones.
+r"""Whether a site that calibrates itself links better: from a shipped calibration that fits, and from wrong ones.
 
-    python benchmarks/self_calibration.py --run runs/identity/site_train --truth ../shared/data/site_train/truth.csv
+    python benchmarks/self_calibration.py --run runs/identity/site_train --truth ../shared/data/site_train/truth.csv \
+        --run runs/identity/site_train_gaps --truth ../shared/data/site_train_gaps/truth.csv
 
 Takes the vectors and paths of a run that `identity.py --keep` has kept, and decides anew what they are: seconds, where
-the videos take an hour. The tracklets are those of the run, and IDF1 is over their frames.
+the videos take an hour. The tracklets are those of the run, taken up as a matcher does that starts again, and IDF1 is
+over their frames.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Annotated
@@ -18,21 +21,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from road_traffic import TrueTracklet
-from tracklet_scores import Scores, score
+from tracklet_scores import Scores, score, total
 
 from detector.detections import VehicleClass
 from reid.modality import Modality
 from storage.database import Database
-from storage.matcher_state import load_paths, load_regions, load_tracklets
+from storage.matcher_state import StoredTracklet, load_paths, load_regions, load_tracklets
+from storage.paths import PathPoints
 from streamer.box_matching import TruthBoxes
 from streamer.config import MatcherConfig
 from streamer.evaluate import read_truth
 from streamer.labelled_tracklets import true_vehicles
 from streamer.matcher.calibration import Calibration, Logistic, load_calibration, modality_pair
-from streamer.matcher.ground_path import ground_path
 from streamer.matcher.linker import Linker
+from streamer.matcher.region import Region
 from streamer.matcher.roads import RoadGraph
-from streamer.matcher.tracklet import Tracklet
+from streamer.matcher.watermarks import Watermarks
+from streamer.sightings import EndReason
 
 #: Calibrations that nobody would ship, for every pair: slope, and the similarity that says nothing either way.
 WRONG = {
@@ -44,56 +49,66 @@ WRONG = {
     "too flat": (5.0, 0.4),
 }
 
-Known = list[tuple[Tracklet, TrueTracklet]]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """A region's tracklets as its database has them, all ended and none decided, and what is true of them.
+
+    Attributes:
+        tracklets: Those with a path and a vector.
+        paths: Where they were, by id.
+        truth: By id; strays are vehicles of their own.
+    """
+
+    tracklets: list[StoredTracklet]
+    paths: dict[str, PathPoints]
+    truth: dict[str, TrueTracklet]
 
 
-def read_run(url: str, truth: TruthBoxes) -> Known:
-    """The tracklets of a run as the matcher had them, and what is true of each; strays are vehicles of their own."""
+def read_run(url: str, truth: TruthBoxes) -> list[Known]:
+    """The regions of a run."""
     database = Database.open(url, must_exist=True)
-    found: Known = []
     try:
         with database.snapshot() as session:
-            for region in load_regions(session):
-                paths = load_paths(session, region)
-                vehicles = true_vehicles(truth, paths)
-                for stored in load_tracklets(session, region):
-                    record, path = stored.tracklet, paths.get(stored.tracklet.tracklet_id)
-                    if path is None or not stored.embeddings:
-                        continue
-                    tracklet = Tracklet(
-                        record.tracklet_id,
-                        record.camera,
-                        record.session,
-                        record.started_at.timestamp(),
-                        record.ended_at.timestamp(),
-                        dict(record.class_votes),
-                        {Modality(e.modality): e.vector for e in stored.embeddings},
-                        is_ended=True,
-                    )
-                    tracklet.follow(ground_path(path.times, path.boxes))
-                    found.append((tracklet, _truth(tracklet, vehicles, len(path), stray=-1 - len(found))))
+            return [
+                _known(load_tracklets(session, region), load_paths(session, region), truth)
+                for region in load_regions(session)
+            ]
     finally:
         database.close()
-    return found
 
 
-def _truth(tracklet: Tracklet, vehicles: dict[str, str], frames: int, *, stray: int) -> TrueTracklet:
-    vehicle = vehicles.get(tracklet.tracklet_id)
-    number = stray if vehicle is None else int(vehicle)
-    return TrueTracklet(number, VehicleClass.CAR, tracklet.camera, next(iter(tracklet.vectors)), frames)
+def _known(stored: Iterable[StoredTracklet], paths: dict[str, PathPoints], truth: TruthBoxes) -> Known:
+    vehicles = true_vehicles(truth, paths)
+    known = Known([], paths, {})
+    for one in stored:
+        record = one.tracklet
+        if record.tracklet_id not in paths or not one.embeddings:
+            continue
+        ended = replace(record, end_reason=record.end_reason or EndReason.SESSION_LOST.value)
+        known.tracklets.append(replace(one, tracklet=ended, assignment=None))
+        vehicle = vehicles.get(record.tracklet_id)
+        known.truth[record.tracklet_id] = TrueTracklet(
+            -len(known.tracklets) if vehicle is None else int(vehicle),
+            VehicleClass.CAR,
+            record.camera,
+            Modality(one.embeddings[0].modality),
+            len(paths[record.tracklet_id]),
+        )
+    return known
 
 
 def decide(known: Known, calibration: Calibration, *, is_own: bool) -> Scores:
     """Decides everything anew."""
     config = MatcherConfig(self_calibration=is_own)
     linker = Linker(config, roads=RoadGraph(None, dwell_s=config.dwell_s), calibration=calibration)
-    for tracklet, _ in known:
-        linker.end(replace(tracklet, centred={}))
+    watermarks = Watermarks([], silence_s=config.camera_silence_s)
+    Region(linker, watermarks, calibration, config=config).restore(known.tracklets, known.paths, [])
     outcome = linker.settle(math.inf)
     said = {decision.tracklet_id: decision.vehicle_id for decision in outcome.decisions}
     for correction in outcome.corrections:
         said.update((decision.tracklet_id, decision.vehicle_id) for decision in correction.decisions)
-    return score({tracklet.tracklet_id: true for tracklet, true in known}, said)
+    return score(known.truth, said)
 
 
 def main(
@@ -108,10 +123,10 @@ def main(
     for name, (slope, even_at) in WRONG.items():
         starts[name] = replace(shipped, fits={pair: Logistic(slope, -slope * even_at) for pair in pairs})
     for folder, path in zip(run, truth, strict=True):
-        known = read_run(f"sqlite:///{folder}/run.db", read_truth(path))
+        regions = read_run(f"sqlite:///{folder}/run.db", read_truth(path))
         table = Table("start", "IDF1 as it is", "its own", "links right / said / true", "its own", title=folder.name)
         for name, start in starts.items():
-            fixed, own = (decide(known, start, is_own=is_own) for is_own in (False, True))
+            fixed, own = (total([decide(known, start, is_own=is_own) for known in regions]) for is_own in (False, True))
             links = [f"{one.links.right} / {one.links.predicted} / {one.links.truth}" for one in (fixed, own)]
             table.add_row(name, f"{fixed.idf1:.3f}", f"{own.idf1:.3f}", *links)
         Console(width=120).print(table)
