@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamer.config import MatcherConfig
-from streamer.matcher.broken import NO_BREAKS, find_breaks, mark_breaks
+from streamer.matcher.broken import NO_BREAKS, Breaks, find_breaks, mark_breaks
 from streamer.matcher.centring import Centring
 from streamer.matcher.evidence import Scales
 from streamer.matcher.roads import RoadGraph
@@ -23,7 +23,7 @@ def test_who_goes_on_in_the_same_place_and_looks_alike_is_the_other_half() -> No
 
     found = find_breaks([second], [first], _SCALES)
 
-    assert (found.breaking_off, found.going_on) == ({"a/s/1"}, {"a/s/2"})
+    assert found == Breaks(frozenset({"a/s/1"}), frozenset({"a/s/2"}))
 
 
 def test_who_begins_elsewhere_or_looks_different_or_comes_late_is_no_other_half() -> None:
