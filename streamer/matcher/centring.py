@@ -1,7 +1,7 @@
 """What all vehicles of one camera share is taken out of their looks: it says nothing of who they are.
 
 Vectors of one modality point in a common direction, and those of one camera in one of their own besides: its light, its
-angle, its lens. Taking both out of them halves the mistakes between modalities (docs/decisions/0009).
+angle, its lens. What taking both out gives is said in docs/decisions/0010.
 """
 
 from __future__ import annotations
