@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from streamer.matcher.calibration import Calibration
     from streamer.matcher.tracklet import Tracklet
 
+# Searches are many and small: threads would wait for each other longer than they work.
+faiss.omp_set_num_threads(1)
+
 #: Looks kept of an identity, per modality.
 PROTOTYPES = 3
 #: Two looks closer than this (cosine) are one.
@@ -134,14 +137,14 @@ class Gallery:
         Returns:
             Identities in the order of their slots.
         """
-        return self._most_alike(tracklets, np.flatnonzero(self._is_in_reach(reach_s, since)), count)
+        return self._most_alike(tracklets, self._is_in_reach(reach_s, since), count)
 
     def nearest_beyond(
         self, tracklets: Sequence[Tracklet], reach_s: Mapping[str, float], *, since: float, count: int
     ) -> list[list[Identity]]:
         """The same, of those that were last seen too long ago to be on their way."""
         is_beyond = ~self._is_in_reach(reach_s, since) & np.isfinite(self._last_seen)
-        return self._most_alike(tracklets, np.flatnonzero(is_beyond), count)
+        return self._most_alike(tracklets, is_beyond, count)
 
     def _is_in_reach(self, reach_s: Mapping[str, float], since: float) -> NDArray[np.bool_]:
         """(slots,) whether an identity can be at a camera by then; an empty slot never is."""
@@ -152,13 +155,14 @@ class Gallery:
         return np.asarray(self._last_seen >= since - reach[self._last_camera])
 
     def _most_alike(
-        self, tracklets: Sequence[Tracklet], possible: NDArray[np.int64], count: int
+        self, tracklets: Sequence[Tracklet], is_possible: NDArray[np.bool_], count: int
     ) -> list[list[Identity]]:
-        if len(possible) <= count:
-            return [[self._at(int(slot)) for slot in possible]] * len(tracklets)
+        if np.count_nonzero(is_possible) <= count:
+            return [[self._at(slot) for slot in np.flatnonzero(is_possible).tolist()]] * len(tracklets)
         self._refresh()
         found: list[set[int]] = [set() for _ in tracklets]
-        selected = faiss.SearchParameters(sel=faiss.IDSelectorBatch(possible))  # type: ignore[call-arg]
+        bitmap = np.packbits(is_possible, bitorder="little")
+        selected = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))  # type: ignore[call-arg, arg-type]
         for modality in sorted({modality for tracklet in tracklets for modality in tracklet.vectors}):
             rows = [row for row, tracklet in enumerate(tracklets) if modality in tracklet.vectors]
             vectors = np.stack([self._look(tracklets[row], modality) for row in rows])

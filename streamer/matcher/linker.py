@@ -221,7 +221,7 @@ class Linker:
 
     def _decide(self, tracklets: Sequence[Tracklet], *, decided_at: float, is_provisional: bool) -> list[Decision]:
         """Decides tracklets (earliest first) together; those that had better wait come out provisional."""
-        window = self._window(tracklets, self._candidates(tracklets))
+        window = self._window(tracklets, self._candidates(tracklets, may_return=not is_provisional))
         found = window.place()
         placed = [self._apart(place) for place in found]
         waits = [
@@ -248,8 +248,8 @@ class Linker:
         return_log_odds = min(_STRICTLY, math.log(config.return_share / max(1, len(self._gallery))))
         return Window(tracklets, candidates, self.scales, reach_s=config.reach_s, return_log_odds=return_log_odds)
 
-    def _candidates(self, tracklets: Sequence[Tracklet]) -> list[list[Identity]]:
-        """For each tracklet the identities that look most like it, of those that can be there by then."""
+    def _candidates(self, tracklets: Sequence[Tracklet], *, may_return: bool) -> list[list[Identity]]:
+        """For each tracklet the identities that look most like it: of those on their way, and of those long unseen."""
         found: list[list[Identity]] = [[] for _ in tracklets]
         for camera in sorted({tracklet.camera for tracklet in tracklets}):
             rows = [row for row, tracklet in enumerate(tracklets) if tracklet.camera == camera]
@@ -257,11 +257,13 @@ class Linker:
             since = min(tracklet.started_at for tracklet in own)
             reach_s = self._reach_s(camera)
             near = self._gallery.nearest(own, reach_s, since=since, count=self._config.candidates)
-            back = self._gallery.nearest_beyond(
-                own, self._all_reach(reach_s), since=since, count=self._config.returning
-            )
-            for row, identities, returned in zip(rows, near, back, strict=True):
-                found[row] = [*identities, *returned]
+            for row, identities in zip(rows, near, strict=True):
+                found[row] += identities
+            if may_return:
+                beyond = dict.fromkeys(reach_s, self._config.reach_s)
+                back = self._gallery.nearest_beyond(own, beyond, since=since, count=self._config.returning)
+                for row, identities in zip(rows, back, strict=True):
+                    found[row] += identities
         return found
 
     def _reach_s(self, camera: str) -> dict[str, float]:
@@ -272,10 +274,6 @@ class Linker:
             left: topology.reach_s(left, camera, otherwise=otherwise) if left != camera else otherwise
             for left in self._gallery.cameras
         }
-
-    def _all_reach(self, reach_s: Mapping[str, float]) -> dict[str, float]:
-        """The same for vehicles of which anything may be expected."""
-        return dict.fromkeys(reach_s, self._config.reach_s)
 
     def _apart(self, place: Placed) -> Placed:
         """Takes a tracklet out again that would fit somewhere else almost as well."""
