@@ -32,7 +32,7 @@ _CLASS_ERROR = 0.1
 _CLASS_CHANCE = 0.6
 #: So sure must both votes be before a motorcycle can't be anything else.
 _SURE_CLASS = 0.9
-#: Log-odds that a vehicle is seen a second time in one view: a broken tracklet, or a return. Most never are.
+#: Log-odds that the next tracklet of one view is the same vehicle's: few break off.
 _AGAIN_IN_VIEW = -3.0
 #: Looks that speak against a pair by more than this, in nats, settle it.
 _HOPELESS = -3.0
@@ -228,9 +228,8 @@ class Scales:
         totals = looks + (_class_agreements(first, second, i, j) if self._config.use_class else 0.0)
         gap = np.maximum(second.start[j] - first.end[i], first.start[i] - second.end[j])
         is_one_view = first.camera[i] == second.camera[j]
-        is_near = (gap <= self._reach[first.camera[i], second.camera[j]]) & (
-            _has_way(first, second, i, j) | is_one_view
-        )
+        on_way = (gap <= self._reach[first.camera[i], second.camera[j]]) & _has_way(first, second, i, j)
+        is_near = np.where(is_one_view, gap <= BROKEN_S, on_way)
         totals = np.where(is_open & is_near, totals, np.minimum(totals, np.where(is_open, 0.0, _HOPELESS)))
         bikes = self._motorcycles(first)[i], self._motorcycles(second)[j]
         earliest, latest = (limit[first.camera[i], second.camera[j]] for limit in (self._earliest, self._latest))
@@ -299,7 +298,8 @@ class Scales:
 
     def _relation(self, first: Tracklet, second: Tracklet, breaks: Breaks) -> Relation:
         if first.camera == second.camera:
-            return Relation(_again_in_view(first, second), gap_s(first, second), None)
+            is_half = gap_s(first, second) <= BROKEN_S
+            return Relation(_again_in_view(first, second) if is_half else 0.0, gap_s(first, second), None)
         left, entered = in_order(first, second)
         if breaks.is_broken_off(left) or breaks.has_gone_on(entered):
             return Relation(0.0, gap_s(first, second), None)
