@@ -114,7 +114,9 @@ class RoadGraph:
 
 def roads_of(site: SiteConfig) -> RoadGraph:
     """The roads between a site's cameras, by its links, or else by how far apart they stand on the earth."""
-    placed = [(camera.id, camera.position) for camera in site.cameras if camera.position and camera.position.lat]
+    placed = [
+        (camera.id, camera.position) for camera in site.cameras if camera.position and camera.position.lat is not None
+    ]
     beelines_s = {}
     for (first, here), (second, there) in combinations(sorted(placed, key=lambda one: one[0]), 2):
         between_m = max(0.0, _distance_m(here, there) - _VIEWS_M)
