@@ -238,8 +238,8 @@ class MatcherConfig(_Section):
     #: Whether what a similarity says is fitted to the site as it runs, from pairs that are sure without a look. Such
     #: pairs of one vehicle need views that overlap; without, it stays as shipped.
     self_calibration: bool = True
-    #: Added to the log-odds of every pair: above 0 links more, below 0 splits more.
-    prior_log_odds: float = 0.0
+    #: Added to the log-odds of every pair of different cameras: above 0 links more, below 0 splits more.
+    prior_log_odds: float = 0.5
     #: Log-odds of two tracklets of different cameras, where times and places are not used.
     unknown_log_odds: float = -2.0
     #: Switches for measuring what each kind of evidence gives.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: A tracklet goes on where it broke off if it does so within so many seconds.
 BROKEN_S = 5.0
 #: So much, in nats, must speak for two tracklets being halves before times and places are no longer asked of them.
-_SURE = 1.0
+_SURE = 2.0
 
 
 class Weighs(Protocol):

@@ -134,7 +134,7 @@ class Scales:
             relation.co_visibility,
             similarity,
             modalities,
-            self._config.prior_log_odds,
+            self._config.prior_log_odds if first.camera != second.camera else 0.0,
         )
 
     def looks(self, first: Sequence[Tracklet], second: Sequence[Tracklet]) -> NDArray[np.float64]:
@@ -238,7 +238,7 @@ class Scales:
         asked = np.flatnonzero(is_open & is_near & np.isfinite(totals))
         rows, columns = (index.flat[asked].tolist() for index in (i, j))
         pairs = [(first.tracklets[row], second.tracklets[col]) for row, col in zip(rows, columns, strict=True)]
-        totals.flat[asked] += self._relations(pairs) + self._config.prior_log_odds
+        totals.flat[asked] += self._relations(pairs)
         return totals
 
     def _motorcycles(self, sheet: _Sheet) -> NDArray[np.int64]:
@@ -294,6 +294,7 @@ class Scales:
             found[apart] = self.topology.log_odds([pairs[at] for at in apart.tolist()])
         for at in np.flatnonzero(~is_apart).tolist():
             found[at] = _again_in_view(*pairs[at])
+        found[is_apart] += self._config.prior_log_odds
         return found
 
     def _relation(self, first: Tracklet, second: Tracklet, breaks: Breaks) -> Relation:
