@@ -24,7 +24,9 @@ def _cosine(log_odds: float) -> float:
 
 
 def _linker(decided: Mapping[str, list[Tracklet]], *, pinned: tuple[str, ...] = (), look_back_s: float = 600) -> Linker:
-    config = MatcherConfig(settle_s=3.0, second_look_s=30.0, look_back_s=look_back_s, hold_s=0.0, use_transit=False)
+    config = MatcherConfig(
+        settle_s=3.0, second_look_s=30.0, look_back_s=look_back_s, hold_s=0.0, use_transit=False, prior_log_odds=0.0
+    )
     linker = Linker(config, roads=RoadGraph(None, dwell_s=30.0), calibration=CALIBRATION)
     for vehicle_id, tracklets in decided.items():
         for one in tracklets:
