@@ -229,8 +229,8 @@ def speed(  # noqa: PLR0913 - one per option
     """How fast: sightings a second and how long one message takes, with so many vehicles known.
 
     First the core alone, then the worker with SQLite, a batch of messages a transaction; publishing is not counted.
-    Vehicles that are known have been seen once, within 50 minutes, so that most are beyond `reach_s`, where they are only
-    searched for who has come back: each figure is told as configured, and with everybody within reach (until the matcher
+    Vehicles that are known have been seen once, within 50 minutes, so that most are beyond `reach_s`, where only those
+    that come back are looked for: each figure is told as configured, and with everybody within reach (until the matcher
     has learned how long a way takes). A settling is a heartbeat at which something was decided.
     """
     looks = load_looks()
