@@ -65,10 +65,11 @@ class Candidate:
 
     Attributes:
         vehicle_id: The vehicle.
-        tracklet_id: That of its tracklets for which most speaks.
+        tracklet_id: That of its tracklets which is nearest in time.
         camera: The camera of that one.
-        log_odds: Summed over the vehicle's tracklets.
+        log_odds: Summed over the vehicle's tracklets, the nearest in time of them where there are many.
         evidence: For that one tracklet.
+        tracklets: How many the vehicle has.
     """
 
     vehicle_id: str
@@ -76,6 +77,7 @@ class Candidate:
     camera: str
     log_odds: float
     evidence: Evidence
+    tracklets: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class Decision:
 
     @property
     def evidence(self) -> Evidence | None:
-        """For that tracklet of its vehicle for which most speaks; None where it is the only one."""
+        """For that tracklet of its vehicle which is nearest in time; None where it is the only one."""
         own = (candidate.evidence for candidate in self.candidates if candidate.vehicle_id == self.vehicle_id)
         return next(own, None)
 

@@ -313,7 +313,7 @@ class Linker:
             nearest = min(members, key=lambda member: (abs(gap_s(tracklet, member)), member.tracklet_id))
             name = names[others[0]] if others else identity.vehicle_id  # type: ignore[union-attr]
             evidence = self.scales.weigh(tracklet, nearest, breaks)
-            candidates.append(Candidate(name, nearest.tracklet_id, nearest.camera, log_odds, evidence))
+            candidates.append(Candidate(name, nearest.tracklet_id, nearest.camera, log_odds, evidence, len(members)))
         own = next((one for one in candidates if one.vehicle_id == names[index]), None)
         is_founder = place.identity is None and names[index] == vehicle_id_of(tracklet.tracklet_id)
         reason, rule = self._account(tracklet, place, own, is_founder=is_founder)
