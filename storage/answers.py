@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from storage.records import MATCHER
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from storage.paths import PathPoints
@@ -147,6 +148,16 @@ class CropRow:
     vehicle_class: str
     captured_at: datetime
     crop_image: str
+
+
+def halved(score: float | None, evidence: Mapping[str, Any]) -> float | None:
+    """A decision's score on the scale on which it is a probability's.
+
+    Args:
+        score: As the decision has it.
+        evidence: Of the decision. Those from before scores were halved lack the mark, and boast by a factor of two.
+    """
+    return score if score is None or evidence.get("halved") else score / 2
 
 
 def probability(log_odds: float | None) -> float | None:

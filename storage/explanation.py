@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from storage.answers import probability
+from sqlalchemy import select
+
+from storage.answers import halved, probability
 from storage.export import utc_text
 from storage.history import Correction, Decision, corrections, decisions
 from storage.lookup import find_tracklet
-from storage.models import AssignmentRow
+from storage.models import AssignmentRow, EmbeddingRow
 from storage.records import MATCHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -28,6 +31,11 @@ _REASONS = {
     "move": "moved to another vehicle",
     "undo": "a correction taken back",
 }
+#: So many characters of a vehicle's id are told: as many as its first part has.
+_SHORT = 8
+_LONG_IDS = re.compile(r"\b([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+#: What is rounded to a thousandth, several times.
+_ROUNDING = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,8 @@ class Explanation:
         end_reason: Why it ended; None while it goes on.
         decisions: Latest first; none while it has no vehicle.
         corrections: Those that decided on it, by number.
+        crops: The best picture of each band, below the crop store, of it and of those that it was compared with, by
+            tracklet; none of those without one.
     """
 
     tracklet_id: str
@@ -53,6 +63,7 @@ class Explanation:
     end_reason: str | None
     decisions: tuple[Decision, ...]
     corrections: dict[int, Correction]
+    crops: dict[str, tuple[str, ...]]
 
 
 def explain(session: Session, tracklet_id: str) -> Explanation:
@@ -72,6 +83,7 @@ def explain(session: Session, tracklet_id: str) -> Explanation:
         found.end_reason,
         tuple(reversed(made)),
         {one.correction_id: one for one in corrections(session, tracklet_id=found.tracklet_id)},
+        _crops(session, {found.tracklet_id, *_compared(made)}),
     )
 
 
@@ -80,13 +92,14 @@ def in_words(explanation: Explanation) -> Iterator[str]:
     end = f"ended: {explanation.end_reason}" if explanation.end_reason else "it goes on"
     seen = f"{_time(explanation.started_at)} to {_time(explanation.ended_at)}"
     yield f"{explanation.tracklet_id}: {explanation.vehicle_class} at {explanation.camera}, {seen}, {end}"
+    yield from _pictures(explanation, explanation.tracklet_id)
     if not explanation.decisions:
         yield "It has no vehicle yet."
     for index, decision in enumerate(explanation.decisions):
         yield ""
-        yield f"{'now' if index == 0 else 'before that'}: vehicle {decision.said.vehicle_id}"
+        yield f"{'now' if index == 0 else 'before that'}: vehicle {_short(decision.said.vehicle_id)}"
         correction = explanation.corrections.get(decision.correction_id or 0)
-        lines = [_decider(decision), *_of_correction(correction), *_evidence(decision)]
+        lines = [_decider(decision, correction), *_of_correction(correction), *_evidence(decision, explanation)]
         yield from (f"  {line}" for line in lines)
 
 
@@ -94,11 +107,42 @@ def _time(moment: datetime) -> str:
     return utc_text(moment, "milliseconds")
 
 
-def _decider(decision: Decision) -> str:
+def _compared(made: Iterable[Decision]) -> set[str]:
+    """The tracklets that decisions name."""
+    listed = (decision.said.evidence.get("candidates") for decision in made)
+    told = (one for candidates in listed if isinstance(candidates, list) for one in candidates if isinstance(one, dict))
+    return {one["tracklet_id"] for one in told if isinstance(one.get("tracklet_id"), str)}
+
+
+def _crops(session: Session, tracklet_ids: set[str]) -> dict[str, tuple[str, ...]]:
+    rows = session.execute(
+        select(EmbeddingRow.tracklet_id, EmbeddingRow.modality, EmbeddingRow.crop_image)
+        .where(EmbeddingRow.tracklet_id.in_(sorted(tracklet_ids)), EmbeddingRow.crop_image.is_not(None))
+        .order_by(EmbeddingRow.quality.desc(), EmbeddingRow.captured_at, EmbeddingRow.embedding_id)
+    )
+    best: dict[str, dict[str, str]] = {}
+    for tracklet_id, modality, image in rows:
+        best.setdefault(tracklet_id, {}).setdefault(modality, image or "")
+    return {tracklet_id: tuple(image for _, image in sorted(own.items())) for tracklet_id, own in best.items()}
+
+
+def _pictures(explanation: Explanation, tracklet_id: object) -> Iterator[str]:
+    images = explanation.crops.get(tracklet_id) if isinstance(tracklet_id, str) else None
+    if images:
+        yield f"crops: {', '.join(images)}"
+
+
+def _short(vehicle_id: str) -> str:
+    return vehicle_id[:_SHORT]
+
+
+def _decider(decision: Decision, correction: Correction | None) -> str:
     said = decision.said
     name = "the matcher" if said.decided_by == MATCHER else said.decided_by
     state = ", provisional: the tracklet's end may change it" if said.is_provisional else ""
-    reason = f"{said.reason}, {_REASONS[said.reason]}" if said.reason in _REASONS else said.reason
+    if correction is not None and said.reason == "undo" and said.decided_by != correction.made_by:
+        return f"undo by {correction.made_by} at {_time(said.decided_at)}; {name}'s decision holds again{state}"
+    reason = "confirmed where it was" if said.evidence.get("confirmed") else _REASONS.get(said.reason, said.reason)
     return f"by {name} at {_time(said.decided_at)}: {reason}{state}"
 
 
@@ -114,7 +158,7 @@ def _of_correction(correction: Correction | None) -> Iterator[str]:
         yield f"note: {correction.note}"
 
 
-def _evidence(decision: Decision) -> Iterator[str]:
+def _evidence(decision: Decision, explanation: Explanation) -> Iterator[str]:
     said, evidence = decision.said, decision.said.evidence
     if evidence.get("agrees") == MATCHER:
         yield "the tracklet has ended, and the matcher agrees:"
@@ -122,78 +166,112 @@ def _evidence(decision: Decision) -> Iterator[str]:
         instead = _said_id(evidence.get("instead_of"))
         yield f"the tracklet has ended: what had been said holds{instead and f', where the matcher had {instead}'}"
     if evidence.get("confirmed"):
-        yield "confirmed where it was; what had been weighed:"
+        yield "what had been weighed:"
     if rule := evidence.get("rule"):
-        yield f"rule: {rule}"
+        yield "rule: " + _LONG_IDS.sub(r"\1", str(rule))
     yield from _weights(decision)
     candidates = evidence.get("candidates")
     if isinstance(candidates, list):
         for number, candidate in enumerate(candidates, start=1):
-            yield from _candidate(number, candidate, said.vehicle_id)
+            if isinstance(candidate, dict):
+                yield from _candidate(number, candidate, said.vehicle_id, explanation)
     else:
         # As decisions were written before candidates were kept one by one.
-        yield from _listed(_terms(evidence))
+        yield from _listed(_terms(evidence, is_same_view=False))
 
 
 def _weights(decision: Decision) -> Iterator[str]:
     said, evidence = decision.said, decision.said.evidence
     candidates = evidence.get("candidates")
     considered = _number(evidence, "considered") or (candidates if isinstance(candidates, int) else None)
-    prior = _number(evidence, "prior")
+    whole = "" if evidence.get("halved") else " as summed"
     yield from _listed(
         [
-            _said("score {:+.2f} log-odds", said.score) + _said(" ({:.1%})", probability(said.score)),
+            _said(f"score {{:+.2f}} log-odds{whole}", said.score)
+            + _said(" ({:.1%})", probability(halved(said.score, evidence))),
             _said("ahead of the next by {:.2f}", said.margin),
             _said("{:.0f} vehicles weighed", considered),
-            _said("prior {:+.2f}", prior),
         ]
     )
     yield from _listed(
         [
             f"bands {said.modality_pair}" if said.modality_pair else "",
-            _said("{:.1f} s from the camera before", said.transit_s),
+            _gap(said.transit_s, "{:.1f} s from the tracklet nearest in time"),
             f"embedder {said.model_id}" if said.model_id else "",
         ]
     )
 
 
-def _candidate(number: int, candidate: Any, chosen: str) -> Iterator[str]:  # noqa: ANN401 - whatever the JSON holds
-    if not isinstance(candidate, dict):
-        return
-    vehicle = candidate.get("vehicle_id", "?")
-    most_alike = f", most alike: {candidate['tracklet_id']}" if candidate.get("tracklet_id") else ""
-    camera = f" at {candidate['camera']}" if candidate.get("camera") else ""
+def _candidate(number: int, candidate: Mapping[str, Any], chosen: str, explanation: Explanation) -> Iterator[str]:
+    vehicle = str(candidate.get("vehicle_id", "?"))
     odds = [
         _said("{:.1%}", _number(candidate, "probability")),
         _said("{:+.2f} log-odds", _number(candidate, "log_odds")),
     ]
     sure = ", ".join(odd for odd in odds if odd)
     mark = " (chosen)" if vehicle == chosen else ""
-    yield f"{number}. vehicle {vehicle}{mark}{most_alike}{camera}{f': {sure}' if sure else ''}"
-    if forbidden := candidate.get("forbidden"):
-        yield f"   ruled out: {forbidden}"
-    yield from (f"   {line}" for line in _listed(_terms(candidate)))
+    yield f"{number}. vehicle {_short(vehicle)}{mark}{f': {sure}' if sure else ''}"
+    yield from (f"   {line}" for line in _sum(candidate))
+    nearest, camera = candidate.get("tracklet_id"), candidate.get("camera")
+    terms = ", ".join(term for term in _terms(candidate, is_same_view=camera == explanation.camera) if term)
+    if nearest:
+        yield f"   nearest in time: {nearest}{f' at {camera}' if camera else ''}{f': {terms}' if terms else ''}"
+    elif terms:
+        yield f"   {terms}"
+    yield from (f"   {line}" for line in _pictures(explanation, nearest))
 
 
-def _terms(evidence: Mapping[str, Any]) -> list[str]:
-    """What speaks for and against, each in nats."""
+def _sum(candidate: Mapping[str, Any]) -> Iterator[str]:
+    """How the log-odds came of the terms; nothing of rows that don't tell."""
+    summed, tracklets = _number(candidate, "summed"), _number(candidate, "tracklets")
+    if summed is None or tracklets is None:
+        return
+    if tracklets > 1:
+        yield (
+            f"sum over the nearest of its {tracklets:.0f} tracklets {summed:+.2f}, "
+            "halved because they are not independent"
+        )
+    elif abs(summed - _together(candidate)) <= _ROUNDING:
+        yield f"sum of what follows {summed:+.2f}, halved because its parts are not independent"
+    else:
+        yield f"sum {summed:+.2f}, halved; looks or the time between settle it, not all of what follows counts"
+
+
+def _together(candidate: Mapping[str, Any]) -> float:
+    return sum(_number(candidate, name) or 0.0 for name in ("appearance", "vehicle_class", "transit", "prior"))
+
+
+def _terms(evidence: Mapping[str, Any], *, is_same_view: bool) -> list[str]:
+    """What speaks for and against, each in nats; they add up."""
     similarity = _said("similarity {:.3f}", _number(evidence, "similarity"))
     modalities = evidence.get("modalities")
     compared = ", ".join(part for part in (similarity, modalities if isinstance(modalities, str) else "") if part)
     looks = _said("looks {:+.2f}", _number(evidence, "appearance"))
-    travelled = _said(" ({:.1f} s)", _number(evidence, "transit_s"))
-    travel = _said("travel time {:+.2f}", _number(evidence, "transit"))
+    place = _said(
+        ("the same view again" if is_same_view else "time and place") + " {:+.2f}", _number(evidence, "transit")
+    )
+    told = [
+        _gap(_number(evidence, "transit_s"), "{:.1f} s between"),
+        _said("of which {:+.2f} from standing on the same spot", _number(evidence, "co_visibility")),
+    ]
+    about = ", ".join(part for part in told if part)
     return [
         f"{looks} ({compared})" if looks and compared else looks or compared,
-        travel + travelled if travel else "",
-        _said("in both views at one time {:+.2f}", _number(evidence, "co_visibility")),
         _said("class {:+.2f}", _number(evidence, "vehicle_class")),
-        _said("points {:.3f}", _number(evidence, "points")),
+        f"{place} ({about})" if place and about else place,
+        _said("any pair {:+.2f}", _number(evidence, "prior")),
     ]
 
 
+def _gap(seconds: float | None, words: str) -> str:
+    """Seconds between two tracklets, which are negative while both are seen."""
+    if seconds is None:
+        return ""
+    return words.format(seconds) if seconds >= 0 else f"in both views for {-seconds:.1f} s"
+
+
 def _said_id(vehicle_id: object) -> str:
-    return f"vehicle {vehicle_id}" if isinstance(vehicle_id, str) else ""
+    return f"vehicle {_short(vehicle_id)}" if isinstance(vehicle_id, str) else ""
 
 
 def _listed(parts: list[str]) -> Iterator[str]:

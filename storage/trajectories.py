@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from sqlalchemy import Select, Subquery, case, func, or_, select
 
-from storage.answers import BoxRow, CropRow, Stop, Trajectory, VehicleSummary, probability
+from storage.answers import BoxRow, CropRow, Stop, Trajectory, VehicleSummary, halved, probability
 from storage.errors import VehicleNotFoundError
 from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, CameraRow, EmbeddingRow, SightingRow, TrackletRow, VehicleRow
@@ -315,7 +315,7 @@ def _stop(
         reason=assignment.reason,
         is_provisional=assignment.is_provisional,
         score=assignment.score,
-        probability=probability(assignment.score),
+        probability=probability(halved(assignment.score, assignment.evidence)),
         margin=assignment.margin,
         modality_pair=assignment.modality_pair,
         transit_s=assignment.transit_s,

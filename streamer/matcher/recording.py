@@ -51,6 +51,8 @@ def _assignment(decision: Decision, model_id: str) -> AssignmentRecord:
         "rule": decision.rule,
         "considered": decision.considered,
         "candidates": [_told(candidate) for candidate in decision.candidates],
+        # Rows from before have whole log-odds: whoever reads both must know which is which.
+        "halved": True,
     }
     return AssignmentRecord(
         decision.tracklet_id,
@@ -75,6 +77,8 @@ def _told(candidate: Candidate) -> dict[str, str | float | None]:
         "vehicle_id": candidate.vehicle_id,
         "tracklet_id": candidate.tracklet_id,
         "camera": candidate.camera,
+        "tracklets": candidate.tracklets,
+        "summed": round(candidate.log_odds, 3),
         "log_odds": round(log_odds, 3),
         "probability": round(probability(log_odds), 4),
         "appearance": round(evidence.appearance, 3),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -13,35 +12,41 @@ from storage.__main__ import app
 from storage.database import Database
 from storage.records import MATCHER
 from storage.writer import Writer
-from tests.storage.storage_builders import after, assignment, store, tracklet
+from streamer.matcher.decision import Candidate, Decision, Reason, Rule
+from streamer.matcher.evidence import Evidence
+from streamer.matcher.recording import record_decisions
+from tests.storage.storage_builders import START, after, assignment, store, tracklet
 
 pytest_plugins = ("tests.storage.storage_fixtures",)
 
-EVIDENCE: dict[str, Any] = {
-    "rule": "likeliest of the vehicles that the road allows",
-    "considered": 7,
-    "prior": -0.5,
-    "candidates": [
-        {
-            "vehicle_id": "v1",
-            "tracklet_id": "gate/s1/1",
-            "camera": "gate",
-            "log_odds": 2.2,
-            "probability": 0.9,
-            "appearance": 1.75,
-            "similarity": 0.8125,
-            "modalities": "visible~thermal",
-            "transit": 0.25,
-            "transit_s": 6.5,
-            "co_visibility": None,
-            "vehicle_class": 0.5,
-            "points": 0.625,
-            "forbidden": None,
-        },
-        {"vehicle_id": "v7", "probability": 0.0, "forbidden": "twice in one view at one time"},
-        "noise",
-    ],
-}
+
+def _candidate(vehicle_id: str, of: str, sum_: float, evidence: Evidence, *, tracklets: int = 1) -> Candidate:
+    return Candidate(vehicle_id, of, of.split("/")[0], sum_, evidence, tracklets)
+
+
+#: The matcher's own words.
+LINKED = Decision(
+    "bridge/s1/1",
+    "v1",
+    is_provisional=False,
+    reason=Reason.LINKED,
+    rule=Rule.BEST,
+    score=4.0,
+    margin=2.5,
+    considered=7,
+    candidates=(
+        _candidate("v1", "gate/s1/1", 4.0, Evidence(1.75, 0.5, 2.25, 6.5, None, 0.8125, "visible~thermal", -0.5)),
+        _candidate(
+            "5f0c5f0e-6d0a-5f0b-9a35-2b8f4c1f7a10",
+            "tower/s1/1",
+            1.5,
+            Evidence(0.5, 0.5, 1.3, -7.6, 2.8, 0.5, "visible~visible"),
+            tracklets=3,
+        ),
+        _candidate("v3", "bridge/s1/2", -5.0, Evidence(0.25, 0.5, -3.0, 90.0, None, 0.5, "visible~visible")),
+    ),
+    decided_at=START.timestamp(),
+)
 
 
 @pytest.fixture
@@ -52,8 +57,7 @@ def site(url: str) -> str:
         store(session, tracklet("gate", 1, start=0, end=4), "v1")
         store(session, tracklet("bridge", 1, start=10, end=14))
         Writer(session).assign(assignment("bridge/s1/1", "v9", is_provisional=True, reason="new"))
-        linked = replace(assignment("bridge/s1/1", "v1", reason="linked", score=2.0), margin=1.25, transit_s=6.5)
-        Writer(session).assign(replace(linked, modality_pair="visible~thermal", evidence=EVIDENCE))
+        record_decisions([LINKED], Writer(session), model_id="test")
         store(session, tracklet("gate", 2, start=20, end=24), "v2")
     database.close()
     return url
@@ -89,19 +93,29 @@ def test_why_tells_the_decision_and_what_was_weighed(site: str) -> None:
     told = _done("why", "bridge/s1/1", "--database", site)
     assert told.splitlines() == [
         "bridge/s1/1: car at bridge, 2026-01-01T12:00:10.000Z to 2026-01-01T12:00:14.000Z, it goes on",
+        "crops: bridge/s1/1.jpg",
         "",
         "now: vehicle v1",
-        "  by the matcher at 2026-01-01T12:00:00.000Z: linked, linked to a vehicle that is known",
-        "  rule: likeliest of the vehicles that the road allows",
-        "  score +2.00 log-odds (88.1%), ahead of the next by 1.25, 7 vehicles weighed, prior -0.50",
-        "  bands visible~thermal, 6.5 s from the camera before, embedder test",
-        "  1. vehicle v1 (chosen), most alike: gate/s1/1 at gate: 90.0%, +2.20 log-odds",
-        "     looks +1.75 (similarity 0.812, visible~thermal), travel time +0.25 (6.5 s), class +0.50, points 0.625",
-        "  2. vehicle v7: 0.0%",
-        "     ruled out: twice in one view at one time",
+        "  by the matcher at 2026-01-01T12:00:00.000Z: linked to a vehicle that is known",
+        "  rule: the best fit, taken together with everything decided at that time",
+        "  score +2.00 log-odds (88.1%), ahead of the next by 1.25, 7 vehicles weighed",
+        "  bands visible~thermal, 6.5 s from the tracklet nearest in time, embedder test",
+        "  1. vehicle v1 (chosen): 88.1%, +2.00 log-odds",
+        "     sum of what follows +4.00, halved because its parts are not independent",
+        "     nearest in time: gate/s1/1 at gate: looks +1.75 (similarity 0.812, visible~thermal), class +0.50, "
+        "time and place +2.25 (6.5 s between), any pair -0.50",
+        "     crops: gate/s1/1.jpg",
+        "  2. vehicle 5f0c5f0e: 67.9%, +0.75 log-odds",
+        "     sum over the nearest of its 3 tracklets +1.50, halved because they are not independent",
+        "     nearest in time: tower/s1/1 at tower: looks +0.50 (similarity 0.500, visible~visible), class +0.50, "
+        "time and place +1.30 (in both views for 7.6 s, of which +2.80 from standing on the same spot), any pair +0.00",
+        "  3. vehicle v3: 7.6%, -2.50 log-odds",
+        "     sum -5.00, halved; looks or the time between settle it, not all of what follows counts",
+        "     nearest in time: bridge/s1/2 at bridge: looks +0.25 (similarity 0.500, visible~visible), class +0.50, "
+        "the same view again -3.00 (90.0 s between), any pair +0.00",
         "",
         "before that: vehicle v9",
-        "  by the matcher at 2026-01-01T12:00:00.000Z: new, a vehicle not seen before, "
+        "  by the matcher at 2026-01-01T12:00:00.000Z: a vehicle not seen before, "
         "provisional: the tracklet's end may change it",
         "  3 vehicles weighed",
         "  embedder test",
@@ -116,7 +130,7 @@ def test_why_reads_decisions_as_they_were_written_earlier(sqlite_url: str) -> No
         Writer(session).assign(replace(assignment("gate/s1/1", "v1"), evidence=earlier))
     database.close()
     told = _done("why", "gate", "--database", sqlite_url)
-    assert "  4 vehicles weighed\n  embedder test\n  looks +1.50, travel time -0.50, class +0.25\n" in told
+    assert "  4 vehicles weighed\n  embedder test\n  looks +1.50, class +0.25, time and place -0.50\n" in told
 
 
 def test_why_tells_who_corrected_what(site: str) -> None:
@@ -132,6 +146,9 @@ def test_why_tells_who_corrected_what(site: str) -> None:
     assert "  correction 1 (move by anna), with 2 more tracklets, taken back by correction 2" in told
     assert "  note: same dent" in told
     assert "  rule: given to this vehicle by anna, from vehicle v2" in told
+    assert any(
+        line.startswith("  undo by ben at 2") and line.endswith("; the matcher's decision holds again") for line in told
+    )
 
 
 def test_why_of_what_has_no_vehicle(sqlite_url: str) -> None:
@@ -139,7 +156,9 @@ def test_why_of_what_has_no_vehicle(sqlite_url: str) -> None:
     with database.transaction() as session:
         store(session, tracklet(end_reason="left"))
     database.close()
-    assert _done("why", "gate", "--database", sqlite_url).endswith("ended: left\nIt has no vehicle yet.\n")
+    assert _done("why", "gate", "--database", sqlite_url).endswith(
+        "ended: left\ncrops: gate/s1/1.jpg\nIt has no vehicle yet.\n"
+    )
 
 
 def test_why_tells_what_was_only_confirmed_and_what_the_matcher_says_to_it(site: str) -> None:
@@ -153,10 +172,11 @@ def test_why_tells_what_was_only_confirmed_and_what_the_matcher_says_to_it(site:
         Writer(session).assign(assignment("gate/s1/3", "v1", reason="linked", score=2.0))
     database.close()
     told = _done("why", "bridge/s1/1", "--database", site)
-    assert "confirmed where it was; what had been weighed:\n  rule: likeliest" in told
+    assert ": confirmed where it was\n" in told
+    assert "  what had been weighed:\n  rule: the best fit" in told
     told = _done("why", "gate/s1/3", "--database", site)
     assert "  by anna at" in told
-    assert "the tracklet has ended, and the matcher agrees:\n  score +2.00" in told
+    assert "the tracklet has ended, and the matcher agrees:\n  score +2.00 log-odds as summed (73.1%)" in told
 
 
 # Correcting.

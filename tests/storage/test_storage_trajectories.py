@@ -105,6 +105,7 @@ def test_a_stop_tells_its_evidence(session: Session) -> None:
     thermal = embedding(of, 2, quality=0.5, modality="thermal", crop_image="warm.jpg")
     writer.store_sighting(of, path(of, 2), [thermal, embedding(of, 2, quality=0.9, modality="near_infrared")])
     made = assignment(of.tracklet_id, "v1", reason="appearance and travel time", score=2.0)
+    made = replace(made, evidence={"halved": True})
     writer.assign(replace(made, margin=1.5, modality_pair="thermal-visible", transit_s=7.5))
     (stop,) = trajectory(session, "v1").stops
     assert stop.path.frames.tolist() == [3, 4, 5]
@@ -114,6 +115,16 @@ def test_a_stop_tells_its_evidence(session: Session) -> None:
     assert (stop.reason, stop.score, stop.margin) == ("appearance and travel time", 2.0, 1.5)
     assert (stop.modality_pair, stop.transit_s, stop.is_provisional) == ("thermal-visible", 7.5, False)
     assert stop.probability == pytest.approx(1 / (1 + np.exp(-2.0)))
+
+
+def test_scores_from_before_they_were_halved_are_as_sure_as_those_from_afterwards(session: Session) -> None:
+    store(session, tracklet(number=1))
+    store(session, tracklet(number=2, start=5))
+    earlier, later = assignment("gate/s1/1", "v1", score=4.0), assignment("gate/s1/2", "v1", score=2.0)
+    Writer(session).assign(earlier)
+    Writer(session).assign(replace(later, evidence={"halved": True}))
+    first, second = trajectory(session, "v1").stops
+    assert first.probability == second.probability == pytest.approx(1 / (1 + np.exp(-2.0)))
 
 
 @pytest.mark.parametrize("score", [-1e6, 1e6])
