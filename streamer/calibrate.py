@@ -248,6 +248,9 @@ def _fit(
             np.concatenate([part.similarity for part in parts]), np.concatenate([part.vehicles for part in parts])
         )
         is_same = joined.is_same
+        if is_same.all() or not is_same.any():
+            typer.echo(f"{'~'.join(pair)}: all {len(is_same)} pairs are of one kind: nothing to fit", err=True)
+            continue
         fit = fits[pair] = fit_logistic(joined.similarity, is_same)
         counts = (
             str(int(is_same.sum())),

@@ -125,7 +125,8 @@ class Scales:
     def weigh(self, first: Tracklet, second: Tracklet, breaks: Breaks = NO_BREAKS) -> Evidence:
         """What speaks for and against two tracklets, which no hard rule keeps apart."""
         appearance, similarity, modalities = self._looks_of(first, second)
-        relation = self._relation(first, second, breaks)
+        is_asked = self._is_asked(first, second, appearance if similarity is not None else -math.inf, breaks)
+        relation = self._relation(first, second) if is_asked else Relation(0.0, gap_s(first, second), None)
         return Evidence(
             appearance if self._config.use_appearance else 0.0,
             _class_agreement(first.class_votes, second.class_votes) if self._config.use_class else 0.0,
@@ -134,7 +135,7 @@ class Scales:
             relation.co_visibility,
             similarity,
             modalities,
-            self._config.prior_log_odds if first.camera != second.camera else 0.0,
+            self._config.prior_log_odds if is_asked and first.camera != second.camera else 0.0,
         )
 
     def looks(self, first: Sequence[Tracklet], second: Sequence[Tracklet]) -> NDArray[np.float64]:
@@ -164,7 +165,8 @@ class Scales:
                 places[tracklet.tracklet_id] = len(tracklets)
                 tracklets.append(tracklet)
         sheet = self._sheet(tracklets, breaks)
-        index = np.array([(places[one.tracklet_id], places[other.tracklet_id]) for one, other in pairs]).reshape(-1, 2)
+        at = [(places[one.tracklet_id], places[other.tracklet_id]) for one, other in pairs]
+        index = np.array(at, np.int64).reshape(-1, 2)
         i, j = index.T
         return self._totals(sheet, sheet, i, j, self._pair_looks(sheet, i, j))
 
@@ -297,13 +299,22 @@ class Scales:
         found[is_apart] += self._config.prior_log_odds
         return found
 
-    def _relation(self, first: Tracklet, second: Tracklet, breaks: Breaks) -> Relation:
+    def _is_asked(self, first: Tracklet, second: Tracklet, appearance: float, breaks: Breaks) -> bool:
+        """Whether time and place mean anything for a pair, as `totals` sees it."""
+        if appearance <= _HOPELESS and self._config.use_appearance:
+            return False
+        gap = gap_s(first, second)
         if first.camera == second.camera:
-            is_half = gap_s(first, second) <= BROKEN_S
-            return Relation(_again_in_view(first, second) if is_half else 0.0, gap_s(first, second), None)
+            return gap <= BROKEN_S
         left, entered = in_order(first, second)
         if breaks.is_broken_off(left) or breaks.has_gone_on(entered):
-            return Relation(0.0, gap_s(first, second), None)
+            return False
+        row, column = self._number(first.camera), self._number(second.camera)
+        return bool(gap <= self._reach[row, column])
+
+    def _relation(self, first: Tracklet, second: Tracklet) -> Relation:
+        if first.camera == second.camera:
+            return Relation(_again_in_view(first, second), gap_s(first, second), None)
         if not self._config.use_transit:
             return Relation(self._config.unknown_log_odds, gap_s(first, second), None)
         return self.topology.relation(first, second)

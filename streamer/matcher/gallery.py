@@ -120,6 +120,7 @@ class Gallery:
             identity = self._at(int(slot))
             gone += [member for member in identity.members if member.ended_at < seen_before]
             identity.members = [member for member in identity.members if member.ended_at >= seen_before]
+            mark_breaks(identity.members)
             self._touch(identity)
         return gone
 

@@ -27,11 +27,13 @@ class GroundPath:
         times: (N,) float64, seconds since the Unix epoch, rising; N is 1 at least.
         points: (N, 2) float64, x and y in source pixels.
         heights: (N,) float64, the boxes' heights in pixels: the yardstick that makes errors near and far comparable.
+        ends_idle: Whether the last moment is there only because it is the last.
     """
 
     times: NDArray[np.float64]
     points: NDArray[np.float64]
     heights: NDArray[np.float64]
+    ends_idle: bool = False
 
     def __len__(self) -> int:
         return len(self.times)
@@ -66,12 +68,7 @@ class GroundPath:
         The same as if the whole path had come at once.
         """
         later = times > self.times[-1]
-        points, heights = _ground(boxes[later])
-        return _thinned(
-            np.concatenate([self.times, times[later]]),
-            np.concatenate([self.points, points]),
-            np.concatenate([self.heights, heights]),
-        )
+        return _thinned(times[later], *_ground(boxes[later]), self) if later.any() else self
 
 
 def ground_path(times: NDArray[np.float64], boxes: NDArray[np.float32]) -> GroundPath:
@@ -89,14 +86,32 @@ def _ground(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np
     return np.stack([(x1 + x2) / 2, y2], axis=1), y2 - y1
 
 
-def _thinned(times: NDArray[np.float64], points: NDArray[np.float64], heights: NDArray[np.float64]) -> GroundPath:
-    """The first moment of each slot of time in which it has moved, and the last of all."""
-    first = np.flatnonzero(np.diff(np.floor(times * _RATE_HZ), prepend=-np.inf) > 0)
-    kept = [0]
-    for moment in first[1:].tolist():
-        x, y = points[moment] - points[kept[-1]]
-        if math.hypot(x, y) >= _STANDS * heights[moment]:
+def _thinned(
+    times: NDArray[np.float64],
+    points: NDArray[np.float64],
+    heights: NDArray[np.float64],
+    before: GroundPath | None = None,
+) -> GroundPath:
+    """The first moment of each slot of time in which it has moved, and the last of all; after what came before."""
+    slots = np.floor(times * _RATE_HZ)
+    last_slot = np.floor(before.times[-1] * _RATE_HZ) if before else -np.inf
+    known = len(before) - before.ends_idle if before else 0
+    # Of what came before only what was kept for its own sake.
+    place = before.points[known - 1] if before else None
+    kept = []
+    for moment in np.flatnonzero(np.diff(slots, prepend=last_slot) > 0).tolist():
+        if place is None or math.hypot(*(points[moment] - place)) >= _STANDS * heights[moment]:
             kept.append(moment)
-    if kept[-1] != len(times) - 1:
+            place = points[moment]
+    ends_idle = not kept or kept[-1] != len(times) - 1
+    if ends_idle:
         kept.append(len(times) - 1)
-    return GroundPath(times[kept], points[kept], heights[kept])
+    found = GroundPath(times[kept], points[kept], heights[kept], ends_idle)
+    if before is None:
+        return found
+    return GroundPath(
+        np.concatenate([before.times[:known], found.times]),
+        np.concatenate([before.points[:known], found.points]),
+        np.concatenate([before.heights[:known], found.heights]),
+        ends_idle,
+    )

@@ -104,6 +104,7 @@ class Linker:
     def dump(self) -> dict[str, bytes]:
         """What must be kept beside the tracklets and their decisions, by name; only what has changed since the last."""
         progress = {
+            "model_id": self._calibration.model_id,
             "settled_until": self._settled_until,
             "looked_at": self._looked_at,
             "forgotten_before": self._gallery.forgotten_before,
@@ -124,8 +125,9 @@ class Linker:
             self._settled_until, self._looked_at = progress["settled_until"], progress["looked_at"]
             self._gallery.forgotten_before = progress["forgotten_before"]
             self._learner.seen = progress["seen"]
-        if "centring" in state:
-            self._centring.load(json.loads(state["centring"]))
+            # Another embedder's vectors have other means; ways and overlaps stay what they are.
+            if "centring" in state and progress["model_id"] == self._calibration.model_id:
+                self._centring.load(json.loads(state["centring"]))
         if "topology" in state:
             self._learner.load(state["topology"])
         if "calibration" in state:
@@ -187,16 +189,17 @@ class Linker:
         upheld = [self._uphold(tracklet, now) for tracklet in ended if tracklet.tracklet_id in self._said]
         ended = [tracklet for tracklet in ended if not tracklet.is_pinned]
         decisions = self._decide(ended, decided_at=now, is_provisional=False) if ended else []
-        for tracklet, decision in zip(ended, decisions, strict=True):
-            if not decision.is_provisional:
-                self._link(tracklet, decision.vehicle_id)
+        vehicles = {decision.tracklet_id: decision.vehicle_id for decision in decisions}
+        for tracklet in ended:
+            if tracklet.tracklet_id in vehicles:
+                self._link(tracklet, vehicles[tracklet.tracklet_id])
         decisions = [*upheld, *decisions]
-        decided = {decision.tracklet_id for decision in decisions if not decision.is_provisional}
+        decided = {decision.tracklet_id for decision in decisions}
         self._waiting = [tracklet for tracklet in self._waiting if tracklet.tracklet_id not in decided]
         self._settled_until = now
         looks_again = self._config.second_look_s > 0 and now >= self._looked_at + self._config.second_look_s
         return Outcome(
-            [decision for decision in decisions if not decision.is_provisional],
+            decisions,
             self._look_again(now) if looks_again else [],
             settled_at=now,
         )
@@ -220,15 +223,20 @@ class Linker:
         )
 
     def _decide(self, tracklets: Sequence[Tracklet], *, decided_at: float, is_provisional: bool) -> list[Decision]:
-        """Decides tracklets (earliest first) together; those that had better wait come out provisional."""
+        """Decides tracklets (earliest first) together; on those that had better wait it says nothing."""
         window = self._window(tracklets, self._candidates(tracklets, may_return=not is_provisional))
-        found = window.place()
-        placed = [self._apart(place) for place in found]
-        waits = [
-            is_provisional or self._may_wait(tracklet, place, decided_at)
-            for tracklet, place in zip(tracklets, found, strict=True)
-        ]
-        names = [self._name(index, placed, tracklets, waits) for index in range(len(tracklets))]
+        placed = window.place()
+        waits = {
+            index
+            for index, (tracklet, place) in enumerate(zip(tracklets, placed, strict=True))
+            if not is_provisional and self._may_wait(tracklet, place, decided_at)
+        }
+        apart = {index for index, place in enumerate(placed) if index not in waits and self._is_torn(place)}
+        if waits or apart:
+            # Whoever held together by one of them alone must not stay together without it.
+            without = window.place(waits | apart)
+            placed = [_alone(placed[index]) if index in apart else place for index, place in enumerate(without)]
+        names = [self._name(index, place, tracklets) for index, place in enumerate(placed)]
         return [
             self._decision(
                 tracklets,
@@ -236,10 +244,11 @@ class Linker:
                 placed[index],
                 names,
                 decided_at=decided_at,
-                is_provisional=waits[index],
+                is_provisional=is_provisional,
                 breaks=window.breaks,
             )
             for index in range(len(tracklets))
+            if index not in waits
         ]
 
     def _window(self, tracklets: Sequence[Tracklet], candidates: Sequence[Sequence[Identity]]) -> Window:
@@ -275,25 +284,21 @@ class Linker:
             for left in self._gallery.cameras
         }
 
-    def _apart(self, place: Placed) -> Placed:
-        """Takes a tracklet out again that would fit somewhere else almost as well."""
+    def _is_torn(self, place: Placed) -> bool:
+        """Whether it would fit somewhere else almost as well."""
         has_rival = sum(total > 0 for total, _, _ in place.rivals) > 1
-        if place.margin is None or place.is_alone or not has_rival or place.margin >= self._config.min_margin:
-            return place
-        return replace(place, identity=None, others=(), score=None, margin=-place.rivals[0][0])
+        return not place.is_alone and has_rival and (place.margin or 0.0) < self._config.min_margin
 
     def _may_wait(self, tracklet: Tracklet, place: Placed, now: float) -> bool:
         if now >= self._window_end(tracklet.ended_at) + self._config.hold_s:
             return False
         return place.margin is not None and abs(place.margin) < self._config.hold_margin
 
-    def _name(self, index: int, placed: Sequence[Placed], tracklets: Sequence[Tracklet], waits: Sequence[bool]) -> str:
+    def _name(self, index: int, place: Placed, tracklets: Sequence[Tracklet]) -> str:
         """The vehicle's id: that of the known one, else after the first of those that are decided with it."""
-        place = placed[index]
         if place.identity is not None:
             return place.identity.vehicle_id
-        together = [other for other in place.others if not placed[other].is_alone and not waits[other]]
-        return vehicle_id_of(tracklets[min([index, *together])].tracklet_id)
+        return vehicle_id_of(tracklets[min([index, *place.others])].tracklet_id)
 
     def _decision(
         self,
@@ -310,8 +315,8 @@ class Linker:
         candidates = []
         for log_odds, identity, others in place.rivals[:_TOLD]:
             members = [*(identity.members if identity else ()), *(tracklets[other] for other in others)]
-            nearest = min(members, key=lambda member: (abs(gap_s(tracklet, member)), member.tracklet_id))
-            name = names[others[0]] if others else identity.vehicle_id  # type: ignore[union-attr]
+            nearest = min(members, key=lambda member: (max(0.0, gap_s(tracklet, member)), member.tracklet_id))
+            name = identity.vehicle_id if identity else names[others[0]]
             evidence = self.scales.weigh(tracklet, nearest, breaks)
             candidates.append(Candidate(name, nearest.tracklet_id, nearest.camera, log_odds, evidence, len(members)))
         own = next((one for one in candidates if one.vehicle_id == names[index]), None)
@@ -424,3 +429,10 @@ class Linker:
             if rest:
                 anchors[vehicle_id] = Identity(-1, vehicle_id, rest)
         return anchors
+
+
+def _alone(place: Placed) -> Placed:
+    """One that is taken out of where it came to lie: of its rivals, the vehicles that are known."""
+    rivals = tuple(rival for rival in place.rivals if rival[1] is not None)
+    best = place.rivals[0][0]
+    return Placed(None, (), None, -best, tuple((total, identity, ()) for total, identity, _ in rivals))

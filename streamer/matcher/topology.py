@@ -82,7 +82,7 @@ class Topology:
         learned = self.passages.get((left, entered))
         if learned is None or len(learned) < _KNOWN_WAY:
             return otherwise
-        return min(otherwise, _REACH_FACTOR * float(learned.gap_s.max()) + _REACH_MARGIN_S)
+        return min(otherwise, _REACH_FACTOR * max(0.0, float(learned.gap_s.max())) + _REACH_MARGIN_S)
 
     def to_json(self) -> dict[str, Any]:
         """What was learned, as plain values."""

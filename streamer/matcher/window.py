@@ -14,7 +14,7 @@ from streamer.matcher.broken import find_breaks
 from streamer.matcher.evidence import gap_s
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -95,11 +95,14 @@ class Window:
         if not asked:
             return
         members = [_nearest_in_time(self._tracklets[row], self._known[column]) for row, column in asked]
-        starts = np.cumsum([0, *(len(own) for own in members[:-1])])
         flat = [(self._tracklets[row], own) for (row, _), found in zip(asked, members, strict=True) for own in found]
-        summed = np.add.reduceat(self._scales.pair_totals(flat, self.breaks), starts).tolist()
-        for (row, column), own, total in zip(asked, members, summed, strict=True):
-            is_gone = gap_s(self._tracklets[row], own[0]) > self._reach_s
+        totals_ = self._scales.pair_totals(flat, self.breaks)
+        ends = np.cumsum([len(own) for own in members])
+        for (row, column), own, end in zip(asked, members, ends.tolist(), strict=True):
+            total = float(totals_[end - len(own) : end].sum()) if own else -np.inf
+            if any(_is_twice(self._tracklets[row], member) for member in self._known[column].members):
+                total = -np.inf
+            is_gone = bool(own) and gap_s(self._tracklets[row], own[0]) > self._reach_s
             if is_gone and np.isfinite(total):
                 total = float(self._scales.looks([self._tracklets[row]], own).mean()) + self._return_log_odds
             self._to_known[row, column] = total
@@ -113,21 +116,28 @@ class Window:
         self._weigh_known(asked)
         return float(between + sum(self._to_known[pair] for pair in asked))
 
-    def place(self) -> list[Placed]:
-        """Clusters everything, and says of each tracklet where it came to lie and what else it could have been."""
-        placed: list[Placed | None] = [None] * len(self._tracklets)
-        for columns, rows in self._components():
+    def place(self, left_out: Collection[int] = ()) -> list[Placed]:
+        """Clusters everything, and says of each tracklet where it came to lie and what else it could have been.
+
+        Args:
+            left_out: Tracklets, as indices, that are taken for alone, with nobody to choose from.
+        """
+        placed = [Placed(None, (), None, None, ())] * len(self._tracklets)
+        for columns, rows in self._components(left_out):
             evidence = self._evidence(columns, rows)
             labels = cluster(evidence)
             for node, row in enumerate(rows, start=len(columns)):
                 placed[row] = self._placed(node, evidence, labels, columns, rows)
-        return [one for one in placed if one is not None]
+        return placed
 
-    def _components(self) -> list[tuple[list[int], list[int]]]:
+    def _components(self, left_out: Collection[int]) -> list[tuple[list[int], list[int]]]:
         """Known vehicles and tracklets, as indices, that anything speaks for joining, directly or by way of others."""
         count = len(self._tracklets)
-        rows, others = np.nonzero(self._between > 0)
-        edges = [(row, count + column) for (row, column), total in self._to_known.items() if total > 0]
+        between = self._between > 0
+        between[list(left_out)] = between[:, list(left_out)] = False
+        rows, others = np.nonzero(between)
+        known = ((row, column) for (row, column), total in self._to_known.items() if total > 0)
+        edges = [(row, count + column) for row, column in known if row not in left_out]
         first = np.array([*rows, *(row for row, _ in edges)], np.int64)
         second = np.array([*others, *(other for _, other in edges)], np.int64)
         size = count + len(self._known)
@@ -135,6 +145,8 @@ class Window:
         _, group = connected_components(graph, directed=False)
         members: dict[int, tuple[list[int], list[int]]] = {}
         for node, label in enumerate(group[:count]):
+            if node in left_out:
+                continue
             members.setdefault(int(label), ([], []))[1].append(node)
         for column, label in enumerate(group[count:]):
             if int(label) in members:
@@ -181,7 +193,12 @@ class Window:
 
 
 def _nearest_in_time(tracklet: Tracklet, identity: Identity) -> list[Tracklet]:
-    if len(identity.members) == 1:
-        return identity.members
-    members = sorted(identity.members, key=lambda member: (abs(gap_s(tracklet, member)), member.tracklet_id))
+    """The members that there is something to compare with."""
+    members = [member for member in identity.members if member.vectors]
+    members.sort(key=lambda member: (max(0.0, gap_s(tracklet, member)), member.tracklet_id))
     return members[:_MEMBERS]
+
+
+def _is_twice(first: Tracklet, second: Tracklet) -> bool:
+    """Whether two tracklets of one camera were seen at one time."""
+    return first.camera == second.camera and first.overlaps(second)
