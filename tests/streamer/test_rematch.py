@@ -152,9 +152,10 @@ def test_without_looks_others_are_together(day: Run, new: str) -> None:
 def test_stricter_links_split(day: Run, new: str) -> None:
     found = rematch(day.url, new, with_settings(day.site, ["matcher.prior_log_odds=-50"]))
 
-    assert found.difference.links.after == 0
-    assert found.difference.vehicles_after == 42
-    assert {one.change for one in found.difference.regroupings} == {Change.SPLIT}
+    # The halves of broken tracklets are not asked for the prior.
+    assert found.difference.links.kept == 0
+    assert found.difference.vehicles_after > 2 * found.difference.vehicles_before
+    assert Change.SPLIT in {one.change for one in found.difference.regroupings}
 
 
 def test_what_had_not_ended_is_taken_as_ended(tmp_path: Path, new: str) -> None:
