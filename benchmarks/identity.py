@@ -28,11 +28,13 @@ SITES = Path(__file__).parent / "sites"
 #: Which layout of the road a site has.
 LAYOUTS = {"site": "overlap", "site_gaps": "gaps", "site_train": "overlap", "site_train_gaps": "gaps"}
 #: What each row of the table changes. The first is the run itself; `links` of the second are those of the layout.
+#: Without looks nothing is learned either, since roads are learned from what looks alike; without times and places
+#: links are hard limits only.
 ROWS: dict[str, list[str]] = {
     "links learned": [],
     "links given": ["links"],
-    "links given, nothing learned": ["links", "matcher.use_transit=false"],
-    "travel time off": ["matcher.use_transit=false"],
+    "links given, times and places off": ["links", "matcher.use_transit=false"],
+    "times and places off": ["matcher.use_transit=false"],
     "appearance off": ["matcher.use_appearance=false"],
     "class off": ["matcher.use_class=false"],
     "no second look": ["matcher.second_look_s=0"],
