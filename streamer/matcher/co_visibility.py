@@ -8,6 +8,7 @@ the other, whatever it looks like: what links heat to colour at a crossing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,20 @@ def shared_stay(first: GroundPath, second: GroundPath) -> SharedStay | None:
     return SharedStay(points, others, heights, other_heights)
 
 
+def difference_llr(difference: float, spread: float) -> float:
+    """Log p(difference | one vehicle) / p(difference | two) of two places, in nats.
+
+    Both are Student's with 3 degrees of freedom, so that a single bad box does not decide.
+
+    Args:
+        difference: Between where a vehicle is and where it should be, in heights of its box.
+        spread: Half-width of what is usual for one vehicle, likewise.
+    """
+    same = -math.log(spread) - 2 * math.log1p((difference / spread) ** 2 / 3)
+    chance = -math.log(_CHANCE) - 2 * math.log1p((difference / _CHANCE) ** 2 / 3)
+    return same - chance
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewMap:
     """The road in one camera's picture, laid over another's.
@@ -87,14 +102,8 @@ class ViewMap:
         return float(np.median(np.maximum(there, back)))
 
     def llr(self, stay: SharedStay) -> float:
-        """Log p(difference | one vehicle) / p(difference | two), in nats.
-
-        Both are Student's with 3 degrees of freedom, so that a single bad box does not decide.
-        """
-        difference = self.difference(stay)
-        same = -np.log(self.spread) - 2 * np.log1p((difference / self.spread) ** 2 / 3)
-        chance = -np.log(_CHANCE) - 2 * np.log1p((difference / _CHANCE) ** 2 / 3)
-        return float(same - chance)
+        """Log p(difference | one vehicle) / p(difference | two), in nats."""
+        return difference_llr(self.difference(stay), self.spread)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

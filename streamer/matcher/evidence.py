@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from reid.modality import Modality
 from streamer.matcher.broken import BROKEN_S, NO_BREAKS
+from streamer.matcher.co_visibility import difference_llr
 from streamer.matcher.topology import Relation, in_order
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ _SURE_CLASS = 0.9
 _AGAIN_IN_VIEW = -3.0
 #: Looks that speak against a pair by more than this, in nats, settle it.
 _HOPELESS = -3.0
-#: How far from the place foreseen a broken tracklet goes on, in box heights: at once, and more for every second; and
-#: how far another vehicle would be.
-_FORESEEN_SPREAD, _FORESEEN_SPREAD_PER_S, _CHANCE_SPREAD = 0.5, 0.3, 5.0
+#: How far from the place foreseen a broken tracklet goes on, in box heights: at once, and more for every second.
+_FORESEEN_SPREAD, _FORESEEN_SPREAD_PER_S = 0.5, 0.3
+#: Where a tracklet begins never speaks more than this, in nats, against its going on from another.
+_LEAST_PLACE = -3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +292,7 @@ class Scales:
     def _relations(self, pairs: Sequence[tuple[Tracklet, Tracklet]]) -> NDArray[np.float64]:
         """(P,) log-odds by time and place, of pairs that no hard rule forbids."""
         is_apart = np.array([first.camera != second.camera for first, second in pairs], bool)
-        found = np.where(is_apart, self._config.unknown_log_odds, _AGAIN_IN_VIEW)
+        found = np.full(len(pairs), self._config.unknown_log_odds)
         apart = np.flatnonzero(is_apart)
         if self._config.use_transit and len(apart):
             found[apart] = self.topology.log_odds([pairs[at] for at in apart.tolist()])
@@ -344,9 +346,7 @@ def _cameras(first: Tracklet, second: Tracklet) -> tuple[str, str]:
 
 
 def _again_in_view(first: Tracklet, second: Tracklet) -> float:
-    """Log-odds that one camera saw a vehicle twice: rare, but for one that goes on where another broke off."""
-    if gap_s(first, second) > BROKEN_S:
-        return _AGAIN_IN_VIEW
+    """Log-odds that a tracklet goes on from another of its camera, within `BROKEN_S`: by where it begins."""
     first, second = in_order(first, second)
     gap = second.started_at - first.ended_at
     if first.path is None or second.path is None or gap <= 0:
@@ -356,9 +356,7 @@ def _again_in_view(first: Tracklet, second: Tracklet) -> float:
     places = (first.path.points[-1], first.path.ahead(second.started_at)[0])
     distance = min(float(np.linalg.norm(place - begin)) for place in places) / height
     spread = _FORESEEN_SPREAD + _FORESEEN_SPREAD_PER_S * gap
-    same = -math.log(spread) - 2 * math.log1p((distance / spread) ** 2 / 3)
-    chance = -math.log(_CHANCE_SPREAD) - 2 * math.log1p((distance / _CHANCE_SPREAD) ** 2 / 3)
-    return _AGAIN_IN_VIEW + max(same - chance, _AGAIN_IN_VIEW)
+    return _AGAIN_IN_VIEW + max(difference_llr(distance, spread), _LEAST_PLACE)
 
 
 def _class_agreement(first: dict[str, float], second: dict[str, float]) -> float:

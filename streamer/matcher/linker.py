@@ -57,8 +57,7 @@ class Linker:
         self._said: dict[str, str] = {}
         self._settled_until = -math.inf
         self._looked_at = -math.inf
-        self._has_learned = False
-        self._has_calibrated = False
+        self._has_centred = self._has_learned = self._has_calibrated = False
 
     def __len__(self) -> int:
         return len(self._gallery)
@@ -110,12 +109,14 @@ class Linker:
             "forgotten_before": self._gallery.forgotten_before,
             "seen": self._learner.seen,
         }
-        state = {"progress": json.dumps(progress).encode(), "centring": json.dumps(self._centring.to_json()).encode()}
+        state = {"progress": json.dumps(progress).encode()}
+        if self._has_centred:
+            state["centring"] = json.dumps(self._centring.to_json()).encode()
         if self._has_learned:
             state["topology"] = self._learner.dump()
         if self._has_calibrated:
             state["calibration"] = json.dumps(self._site_calibration.to_json()).encode()
-        self._has_learned = self._has_calibrated = False
+        self._has_centred = self._has_learned = self._has_calibrated = False
         return state
 
     def load(self, state: Mapping[str, bytes]) -> None:
@@ -125,8 +126,9 @@ class Linker:
             self._settled_until, self._looked_at = progress["settled_until"], progress["looked_at"]
             self._gallery.forgotten_before = progress["forgotten_before"]
             self._learner.seen = progress["seen"]
-            # Another embedder's vectors have other means; ways and overlaps stay what they are.
-            if "centring" in state and progress["model_id"] == self._calibration.model_id:
+            # Another embedder's vectors have other means, which are to be written over; ways and overlaps stay.
+            self._has_centred = progress["model_id"] != self._calibration.model_id
+            if "centring" in state and not self._has_centred:
                 self._centring.load(json.loads(state["centring"]))
         if "topology" in state:
             self._learner.load(state["topology"])
@@ -184,6 +186,7 @@ class Linker:
         ended.sort(key=lambda tracklet: (tracklet.started_at, tracklet.tracklet_id))
         fresh = [tracklet for tracklet in ended if self._window_end(tracklet.ended_at) > self._settled_until]
         self._centring.learn(fresh)
+        self._has_centred |= bool(fresh)
         self._has_learned |= self._learner.learn(fresh, self.scales.looks)
         # First, so that the others are weighed against it as well.
         upheld = [self._uphold(tracklet, now) for tracklet in ended if tracklet.tracklet_id in self._said]

@@ -131,7 +131,7 @@ def _names(
         if group not in names:
             ids = (tracklets[row].tracklet_id for row in own)
             free = (name for name in map(vehicle_id_of, ids) if name not in given and not is_taken(name))
-            last = tracklets[own[0]]
-            names[group] = next(free, vehicle_id_of(f"{last.tracklet_id} anew at {last.ended_at}"))
+            first = tracklets[own[0]]
+            names[group] = next(free, vehicle_id_of(f"{first.tracklet_id} anew at {first.ended_at}"))
             given.add(names[group])
     return names

@@ -211,7 +211,8 @@ def learn_topology(
         pairs: Pairs of cameras that are to be learned anew, each in the order of their names.
     """
     chosen = sorted(pairs)
-    traffic = {camera: view_traffic(tracklets[camera]) for pair in chosen for camera in pair}
+    cameras = {camera for pair in chosen for camera in pair}
+    traffic = {camera: view_traffic(tracklets[camera]) for camera in sorted(cameras)}
     topology = Topology(before.roads, {**before.traffic, **traffic})
     passages, maps = dict(before.passages), dict(before.maps)
     for first, second in chosen:
@@ -229,7 +230,8 @@ def learn_topology(
 def _candidates(first: Sequence[Tracklet], second: Sequence[Tracklet], roads: RoadGraph, looks: Looks) -> _Candidates:
     chosen: list[tuple[int, int]] = []
     ways: dict[Cameras, list[tuple[int, Tracklet, Tracklet]]] = defaultdict(list)
-    for row, column in _alike(looks(first, second)):
+    alike = looks(first, second)
+    for row, column in _alike(alike):
         one, other = in_order(first[row], second[column])
         gap_s = other.started_at - one.ended_at
         if gap_s <= _HORIZON_S and roads.forbids(one.camera, other.camera, gap_s) is None:
@@ -239,7 +241,7 @@ def _candidates(first: Sequence[Tracklet], second: Sequence[Tracklet], roads: Ro
     return _Candidates(
         index[:, 0],
         index[:, 1],
-        looks(first, second)[index[:, 0], index[:, 1]],
+        alike[index[:, 0], index[:, 1]],
         [_stay(first[row], second[column]) for row, column in chosen],
         {
             way: (np.array([at for at, _, _ in found]), Passages.of([(one, other) for _, one, other in found]))
