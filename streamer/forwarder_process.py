@@ -11,7 +11,7 @@ from streamer.bus.factory import open_forwarder
 from streamer.counters import Field, Order, RowState
 
 if TYPE_CHECKING:
-    from streamer.bus.kafka import KafkaForwarder
+    from streamer.bus.kafka.forwarder import KafkaForwarder
     from streamer.children import ChildContext
     from streamer.counters import Row
     from streamer.setups import ForwarderSetup

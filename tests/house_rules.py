@@ -18,7 +18,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 }
 #: Where a library may be imported: a file, or a folder that ends in a slash.
 LIBRARY_HOMES: Mapping[str, tuple[str, ...]] = {
-    "kafka": ("streamer/bus/kafka.py",),
+    "kafka": ("streamer/bus/kafka/",),
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/",),
     "ultralytics": (

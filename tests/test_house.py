@@ -91,7 +91,7 @@ def test_a_name_for_the_type_checker_makes_no_cycle() -> None:
 def test_a_library_outside_of_its_home_is_named() -> None:
     sources = {
         "streamer/supervisor.py": "from kafka import KafkaProducer",
-        "streamer/bus/kafka.py": "import kafka",
+        "streamer/bus/kafka/clients.py": "import kafka",
         "streamer/evaluate.py": "import sqlalchemy as sa",
         "storage/models.py": "from sqlalchemy.orm import Mapped",
         "reid/train.py": "import ultralytics.utils",

@@ -9,7 +9,7 @@ from streamer.bus.outbox import Outbox
 
 if TYPE_CHECKING:
     from streamer.bus import Consumer, EventSender, Publisher, StartOffset
-    from streamer.bus.kafka import KafkaForwarder
+    from streamer.bus.kafka.forwarder import KafkaForwarder
     from streamer.config import SiteConfig
 
 
@@ -32,7 +32,7 @@ def open_consumer(site: SiteConfig, start_offset: StartOffset) -> Consumer:
     """
     if site.bus == "memory":
         return OutboxConsumer(open_outbox(site), start_offset=start_offset)
-    from streamer.bus.kafka import KafkaSightingConsumer
+    from streamer.bus.kafka.consumer import KafkaSightingConsumer
 
     return KafkaSightingConsumer(site.bus, start_offset=start_offset)
 
@@ -41,7 +41,7 @@ def open_forwarder(site: SiteConfig) -> KafkaForwarder | None:
     """Carries the outbox into Kafka; one per edge host, started by the supervisor. None where the outbox is the bus."""
     if site.bus == "memory":
         return None
-    from streamer.bus.kafka import KafkaForwarder
+    from streamer.bus.kafka.forwarder import KafkaForwarder
 
     return KafkaForwarder(open_outbox(site), site.bus)
 
@@ -50,6 +50,6 @@ def open_event_sender(site: SiteConfig) -> EventSender | None:
     """Tells of decisions, in the topic for them; it connects at its first event. None where there is no broker."""
     if site.bus == "memory":
         return None
-    from streamer.bus.kafka import KafkaEventSender
+    from streamer.bus.kafka.events import KafkaEventSender
 
     return KafkaEventSender(site.bus, site.bus.identities_topic)

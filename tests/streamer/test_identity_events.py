@@ -19,7 +19,7 @@ from storage.writer import Writer
 from streamer import identity_events
 from streamer.bus import BusError
 from streamer.bus.factory import open_event_sender
-from streamer.bus.kafka import KafkaEventSender
+from streamer.bus.kafka.events import KafkaEventSender
 from streamer.config import SiteConfig
 from streamer.identity_events import (
     SCHEMA_VERSION,

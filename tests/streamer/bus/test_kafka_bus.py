@@ -16,14 +16,10 @@ import pytest
 
 from streamer.bus import BusError, Consumer
 from streamer.bus.factory import open_consumer, open_forwarder, open_publisher
-from streamer.bus.kafka import (
-    MAX_FORWARDED_BYTES,
-    KafkaEventSender,
-    KafkaForwarder,
-    KafkaSightingConsumer,
-    _connection_settings,
-    ensure_topics,
-)
+from streamer.bus.kafka.clients import connection_settings, ensure_topics
+from streamer.bus.kafka.consumer import KafkaSightingConsumer
+from streamer.bus.kafka.events import KafkaEventSender
+from streamer.bus.kafka.forwarder import MAX_FORWARDED_BYTES, KafkaForwarder
 from streamer.bus.memory import OutboxConsumer, OutboxPublisher
 from streamer.bus.outbox import Outbox
 from streamer.config import KafkaConfig, SiteConfig
@@ -350,7 +346,7 @@ def test_a_missing_certificate_names_itself(tmp_path: Path) -> None:
 
 def test_tls_and_sasl_settings_reach_the_client() -> None:
     secret = {"sasl_mechanism": "SCRAM-SHA-512", "sasl_username": "edge", "sasl_password": "hunter2"}
-    settings = _connection_settings(nowhere(security_protocol="SASL_SSL", ssl_cafile="/ca.pem", **secret))
+    settings = connection_settings(nowhere(security_protocol="SASL_SSL", ssl_cafile="/ca.pem", **secret))
     assert settings["security_protocol"] == "SASL_SSL"
     assert settings["ssl_cafile"] == "/ca.pem"
     assert settings["sasl_mechanism"] == "SCRAM-SHA-512"
