@@ -117,6 +117,12 @@ class CameraStatusRow(Base):
     decode_errors: Mapped[int] = mapped_column(BigInteger)
     detections: Mapped[int] = mapped_column(BigInteger)
     tracklets: Mapped[int] = mapped_column(BigInteger)
+    stalled_s: Mapped[float] = mapped_column(server_default="0")
+    skew_s: Mapped[float] = mapped_column(server_default="0", comment="decoded after captured, of the last frame")
+    packets_lost: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    health: Mapped[str] = mapped_column(
+        String(16), server_default="", comment="ok, frozen, covered, defocused or moved; empty: not looked at yet"
+    )
     last_frame_at: Mapped[datetime | None] = mapped_column(comment="NULL: no frame yet")
     message: Mapped[str] = mapped_column(Text)
 
@@ -329,3 +335,42 @@ class DeadLetterRow(Base):
     payload: Mapped[bytes]
     reason: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime]
+
+
+class HoldRow(Base):
+    """A tracklet that is kept past its days, until somebody lets go of it."""
+
+    __tablename__ = "holds"
+
+    tracklet_id: Mapped[str] = mapped_column(ForeignKey("tracklets.tracklet_id"), primary_key=True)
+    held_by: Mapped[str] = mapped_column(String(64))
+    held_at: Mapped[datetime]
+    note: Mapped[str] = mapped_column(Text)
+
+
+class AuditRow(Base):
+    """Who asked for a vehicle, or had one forgotten, held or let go. Rows are added, and removed by age alone."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "at"), Index(None, "subject", "at"))
+
+    audit_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
+    at: Mapped[datetime]
+    person: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32), comment="the question or the deed: trajectory, export, forget")
+    subject: Mapped[str] = mapped_column(String(192), comment="a vehicle or tracklet; empty: a question about many")
+    details: Mapped[dict[str, Any]]
+
+
+class CameraTroubleRow(Base):
+    """A time in which a camera's picture was not to be trusted."""
+
+    __tablename__ = "camera_troubles"
+    __table_args__ = (Index(None, "camera", "began_at"), Index(None, "began_at"))
+
+    trouble_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
+    camera: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16), comment="frozen, covered, defocused or moved")
+    began_at: Mapped[datetime] = mapped_column(comment="event time")
+    ended_at: Mapped[datetime | None] = mapped_column(comment="event time; NULL: it goes on")
+    message: Mapped[str] = mapped_column(Text)

@@ -209,6 +209,10 @@ class CameraStatus:
         tracklets: Tracklets begun.
         last_frame_at: Capture time of the last frame; None before the first.
         message: The last thing that went wrong, or nothing.
+        stalled_s: Without pictures between two connections, in all.
+        skew_s: From capture by the stream's clock to decoding, of the last frame of a live camera.
+        packets_lost: Of streams that may lose some (RTP over UDP).
+        health: `ok`, or what is wrong with the picture; empty while it was not looked at.
     """
 
     camera: str
@@ -226,6 +230,10 @@ class CameraStatus:
     tracklets: int
     last_frame_at: datetime | None = None
     message: str = ""
+    stalled_s: float = 0.0
+    skew_s: float = 0.0
+    packets_lost: int = 0
+    health: str = ""
 
 
 @dataclass(frozen=True, slots=True)
