@@ -75,6 +75,28 @@ class Field(IntEnum):
     TOKEN_BYTES = 35
     #: CPU seconds of embedder and matcher while at work.
     WORK_S = 29
+    #: Of cameras: packets that the network lost, how far decoding is behind capture, the picture's health as a code.
+    PACKETS_LOST = 36
+    SKEW_S = 37
+    HEALTH = 38
+    #: Of the outbox, written by who empties it: what waits, how old the oldest is, what was dropped since the file was
+    #: made: updates and heartbeats for want of room, others for want of room, and those that had waited too long.
+    OUTBOX_MESSAGES = 39
+    OUTBOX_BYTES = 40
+    OUTBOX_OLDEST_S = 41
+    OUTBOX_DROPPED_DROPPABLE = 42
+    OUTBOX_DROPPED_OTHERS = 43
+    OUTBOX_DROPPED_OLD = 44
+    #: Of the matcher: final decisions, links among them, changed ones, events told, messages known already, and times
+    #: that it began anew from the database (a partition lost, a database away).
+    DECIDED = 45
+    LINKED = 46
+    CORRECTED = 47
+    EVENTS_SENT = 48
+    DUPLICATES = 49
+    BEGUN_ANEW = 50
+    #: What waits in front of a stage.
+    QUEUE_DEPTH = 51
 
 
 class RowState(IntEnum):
