@@ -11,11 +11,12 @@ SHELL := /bin/bash
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test drills lint format clean
 
 help:
 	@echo "make demo      four rendered cameras, by day and by night, to vehicles (about a minute after the install)"
 	@echo "make test      the tests; ARGS='tests/reid -k sampler' picks some"
+	@echo "make drills    faults on real servers, in full: half an hour or more (docs/reliability.md)"
 	@echo "make lint      ruff, its formatter and mypy, as CI runs them"
 	@echo "make format    put imports and lines in order"
 	@echo "make install   only the virtual environment (.venv), which the others make by themselves"
@@ -44,6 +45,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)
+
+# In full, and none is skipped: a server that is absent is an error here.
+drills: $(STAMP)
+	@REQUIRE_SERVERS=1 DRILLS=full $(BIN)/python -m pytest tests/drills --timeout 1800 $(ARGS)
+	@$(BIN)/python -m tests.drills.report
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
