@@ -19,7 +19,7 @@ from streamer.counters import Field, RowState
 from streamer.health import Accounts
 from streamer.site_plan import EMBEDDER, MATCHER, Role
 from streamer.supervisor import Supervisor
-from tests.streamer.bus.test_kafka_bus import Broker, broker_binary
+from tests.servers.kafka import Broker
 from tests.streamer.site_files import demo_site, streamer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -170,7 +170,7 @@ def test_edge_and_matcher_apart_say_the_same_as_together(tmp_path: Path, undistu
 
 @pytest.mark.integration
 def test_kafka_between_them_changes_nothing(tmp_path: Path, undisturbed: list[Any]) -> None:
-    broker = Broker(broker_binary())
+    broker = Broker()
     broker.start()
     try:
         bus = {"bootstrap_servers": [broker.address], "session_timeout_s": 6, "partitions": 2}

