@@ -158,6 +158,14 @@ class TrackletRow(Base):
         # Vehicles in a time window, at one camera or at any.
         Index(None, "camera", "started_at"),
         Index(None, "started_at"),
+        # What has become too old to be kept, and of that what still has its picture: found without a look at the rest.
+        Index(None, "ended_at"),
+        Index(
+            "ix_tracklets_pictured",
+            "ended_at",
+            sqlite_where=text("context_image IS NOT NULL"),
+            postgresql_where=text("context_image IS NOT NULL"),
+        ),
     )
 
     tracklet_id: Mapped[str] = mapped_column(String(192), primary_key=True)
@@ -194,6 +202,14 @@ class EmbeddingRow(Base):
         UniqueConstraint("sighting_id", "modality"),
         # The best embedding of a tracklet in each band.
         Index(None, "tracklet_id", "modality", "quality"),
+        # As for tracklets: the too old, and of those the ones with a picture.
+        Index(None, "captured_at"),
+        Index(
+            "ix_embeddings_pictured",
+            "captured_at",
+            sqlite_where=text("crop_image IS NOT NULL"),
+            postgresql_where=text("crop_image IS NOT NULL"),
+        ),
     )
 
     embedding_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
@@ -263,6 +279,8 @@ class AssignmentRow(Base):
         ),
         # The history of a tracklet.
         Index(None, "tracklet_id", "assignment_id"),
+        # Whether a vehicle is named by any decision, of whatever time: asked by the database before it is removed.
+        Index(None, "vehicle_id"),
         # What a correction changed.
         Index(
             None,
