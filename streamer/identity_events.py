@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import fastavro
 import structlog
+from fastavro.read import SchemaResolutionError
 
 from storage.errors import OffsetConflictError, StorageError
 from storage.matcher_state import DecisionEvent, load_assignments_after
@@ -41,7 +42,17 @@ LAST_RETRY_S = 10.0
 _PARTITION = 0
 #: The schema that wrote each version.
 _SCHEMA_FILES = {SCHEMA_VERSION: "identity.avsc"}
-_UNREADABLE = (EOFError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, struct.error)
+_UNREADABLE = (
+    EOFError,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    SchemaResolutionError,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -103,8 +114,10 @@ def decode(payload: bytes) -> Identity:
     version = payload[0] if payload else None
     if version not in _SCHEMA_FILES:
         raise IdentityError(f"identity: unknown version {version}, this program reads {SCHEMA_VERSION}")
+    # Another version's record is resolved with ours, as `streamer.sighting_codec` does.
+    reader = None if version == SCHEMA_VERSION else _schema(SCHEMA_VERSION)
     try:
-        record: Any = fastavro.schemaless_reader(io.BytesIO(payload[1:]), _schema(version), None)
+        record: Any = fastavro.schemaless_reader(io.BytesIO(payload[1:]), _schema(version), reader)
         del record["schema_version"]
         return Identity(**record)
     except _UNREADABLE as error:

@@ -25,14 +25,21 @@ from streamer.sightings import (
 MAX_DIMENSIONS = 4096
 #: float16 moves the norm of a unit vector by less than 1/2000; a vector that is off by more was never normalised.
 NORM_TOLERANCE = 0.01
-MAX_NAME_LENGTH = 256
+#: As wide as the database's columns: PostgreSQL refuses what is longer, and with it the matcher's whole transaction.
+MAX_ID_LENGTH = 64
+MAX_CLASS_LENGTH = 32
+MAX_MODEL_LENGTH = 128
+MAX_IMAGE_LENGTH = 256
 MAX_CLASSES = 64
 
 _EARLIEST = datetime.fromtimestamp(EARLIEST_US / 1e6, UTC)
 _LATEST = datetime.fromtimestamp(LATEST_US / 1e6, UTC)
 _MAX_INT = 2**31 - 1
 #: No slash, since ids are joined by slashes into a tracklet's id; no blanks or control characters.
-_IDENTIFIER = re.compile(r"[^\s/\x00-\x1f\x7f]{1,128}")
+_IDENTIFIER = re.compile(rf"[^\s/\x00-\x1f\x7f]{{1,{MAX_ID_LENGTH}}}")
+_IDENTIFIER_WANTED = f"1-{MAX_ID_LENGTH} characters, no blank or slash"
+#: PostgreSQL keeps no NUL.
+_TEXT = re.compile(r"[^\x00-\x1f\x7f]+")
 
 
 def check(message: Message) -> None:
@@ -44,7 +51,9 @@ def check(message: Message) -> None:
     _require(message.schema_version == SCHEMA_VERSION, "schema_version", SCHEMA_VERSION, message.schema_version)
     for name in ("site", "region", "camera", "session"):
         value = getattr(message, name)
-        _require(_IDENTIFIER.fullmatch(value) is not None, name, "1-128 characters, no blank or slash", value)
+        _require(
+            _IDENTIFIER.fullmatch(value) is not None, name, f"1-{MAX_ID_LENGTH} characters, no blank or slash", value
+        )
     if isinstance(message, Heartbeat):
         _check_time("watermark", message.watermark)
     else:
@@ -66,7 +75,7 @@ def _check_sighting(sighting: Sighting) -> None:
     _require(0 <= sighting.sequence <= _MAX_INT, "sequence", f"0-{_MAX_INT}", sighting.sequence)
     _check_time("started_at", sighting.started_at)
     _check_time("occurred_at", sighting.occurred_at)
-    _check_name("vehicle_class", sighting.vehicle_class)
+    _check_name("vehicle_class", sighting.vehicle_class, MAX_CLASS_LENGTH)
     _check_votes(sighting.class_votes)
     is_end = sighting.kind is SightingKind.END
     _require((sighting.end_reason is not None) == is_end, "end_reason", "one for end alone", sighting.end_reason)
@@ -75,13 +84,16 @@ def _check_sighting(sighting: Sighting) -> None:
         _check_context_image(sighting.context_image)
 
 
-def _check_name(field: str, value: str) -> None:
-    _require(0 < len(value) <= MAX_NAME_LENGTH, field, f"1-{MAX_NAME_LENGTH} characters", value)
+def _check_name(field: str, value: str, longest: int) -> None:
+    is_text = _TEXT.fullmatch(value) is not None and len(value) <= longest
+    _require(is_text, field, f"1-{longest} characters of text", value)
 
 
 def _check_votes(votes: dict[str, float]) -> None:
     shares = votes.values()
     _require(len(votes) <= MAX_CLASSES, "class_votes", f"at most {MAX_CLASSES} classes", len(votes))
+    for name in votes:
+        _check_name("class_votes", name, MAX_CLASS_LENGTH)
     in_range = all(math.isfinite(share) and share >= 0 for share in shares)
     _require(in_range and abs(sum(shares) - 1) < 0.01, "class_votes", "shares that sum to 1", votes)
 
@@ -93,8 +105,9 @@ def _check_embeddings(sighting: Sighting) -> None:
     at_most_one = sighting.kind is not SightingKind.END
     _require(len(embeddings) <= 1 or not at_most_one, "embeddings", "at most one before the end", len(embeddings))
     if embeddings:
-        _check_name("model_id", sighting.model_id)
-    _require(len(sighting.model_id) <= MAX_NAME_LENGTH, "model_id", f"<= {MAX_NAME_LENGTH}", sighting.model_id)
+        _require(sighting.model_id != "", "model_id", "one beside an embedding", sighting.model_id)
+    if sighting.model_id:
+        _check_name("model_id", sighting.model_id, MAX_MODEL_LENGTH)
     for embedding in embeddings:
         _check_embedding(embedding)
 
@@ -122,5 +135,6 @@ def _check_size(field: str, blob: bytes | None, limit: int) -> None:
 def _check_context_image(name: str) -> None:
     """A message must not make a reader open a file outside `crops_dir`."""
     path = PurePosixPath(name)
-    below = not path.is_absolute() and ".." not in path.parts and "\\" not in name and "\x00" not in name
-    _require(below and 0 < len(name) <= MAX_NAME_LENGTH, "context_image", "a path below crops_dir", name)
+    below = not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    is_text = _TEXT.fullmatch(name) is not None and len(name) <= MAX_IMAGE_LENGTH
+    _require(below and is_text, "context_image", "a path below crops_dir", name)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 import random
+import tracemalloc
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
+import fastavro
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reid.modality import Modality
+from streamer import sighting_codec
 from streamer.path_codec import BOX_STEPS, POINTS_THAT_ALWAYS_FIT, decode_path, encode_path
 from streamer.sighting_codec import MAX_MESSAGE_BYTES, decode, encode
 from streamer.sightings import (
     MAX_CROP_BYTES,
     MAX_PATH_BYTES,
     MAX_TOKEN_BYTES,
+    SCHEMA_VERSION,
     CameraState,
     CropEmbedding,
     EndReason,
@@ -30,6 +38,7 @@ from streamer.sightings import (
     SightingKind,
     TrackPath,
 )
+from tests.drills.figures import size
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123457, tzinfo=UTC)
 
@@ -112,7 +121,7 @@ def assert_same(one: Message, other: Message) -> None:
 
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="/", exclude_categories=("C", "Z")), min_size=1)
-identifiers = names.map(lambda text: text[:40])
+identifiers = names.map(lambda text: text[:32])
 moments = st.integers(0, 36_500 * 86_400 * 10**6).map(lambda us: datetime(2000, 1, 2, tzinfo=UTC) + timedelta(0, 0, us))
 pixels = st.floats(-60_000, 60_000, width=32)
 
@@ -238,6 +247,9 @@ BROKEN: dict[str, Message] = {
     "occurred_at": sighting_of(occurred_at=datetime(2100, 1, 1, tzinfo=UTC)),
     "watermark": heartbeat_of(watermark=datetime(2026, 1, 1)),  # noqa: DTZ001 - the fault under test
     "vehicle_class": sighting_of(vehicle_class=""),
+    "vehicle_class: wanted 1-32": sighting_of(vehicle_class="x" * 33),
+    "class_votes: wanted 1-32": sighting_of(class_votes={"a\x00b": 1.0}),
+    "model_id: wanted 1-128": sighting_of(model_id="x" * 129),
     "class_votes": sighting_of(class_votes={"car": float("nan")}),
     "class_votes: wanted shares": sighting_of(class_votes={"car": 0.5}),
     "end_reason": sighting_of(end_reason=EndReason.LEFT),
@@ -401,3 +413,131 @@ def test_mutated_messages_never_raise_anything_else() -> None:
         if not isinstance(message, str):
             # Whatever gets through obeys the contract, hence can be sent again.
             assert_same(decode(encode(message)), message)
+
+
+# Versions.
+
+
+def teach(
+    version: int, change: Callable[[list[dict[str, Any]]], None], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:  # noqa: ANN401 - fastavro's parsed form
+    """Gives this program the file of another version, which differs by that change; returns that writer's schema."""
+    document = json.loads(Path(sighting_codec.__file__).with_name("sighting.avsc").read_text())
+    change(document[0]["fields"])
+    file = folder / f"sighting.{version}.avsc"
+    file.write_text(json.dumps(document))
+    monkeypatch.setitem(sighting_codec._SCHEMA_FILES, version, str(file))
+    return fastavro.parse_schema(document)
+
+
+def written(message: Message, version: int, schema: Any, **more: object) -> bytes:  # noqa: ANN401 - see `teach`
+    """The message as that version's writer sends it."""
+    if isinstance(message, Heartbeat):
+        name, record = sighting_codec._heartbeat_record(message)
+    else:
+        name, record = sighting_codec._sighting_record(message)
+    buffer = io.BytesIO()
+    buffer.write(bytes((version,)))
+    fastavro.schemaless_writer(buffer, schema, (name, record | {"schema_version": version} | more))
+    return buffer.getvalue()
+
+
+def without_pictures(fields: list[dict[str, Any]]) -> None:
+    fields[:] = [field for field in fields if field["name"] not in ("context_image", "end_reason")]
+
+
+def with_lane(fields: list[dict[str, Any]]) -> None:
+    fields.insert(6, {"name": "lane", "type": ["null", "string"], "default": None})
+
+
+def with_another_end(fields: list[dict[str, Any]]) -> None:
+    fields[-1]["type"][1]["symbols"].append("towed")
+
+
+OLDER, NEWER = SCHEMA_VERSION - 1, SCHEMA_VERSION + 1
+
+
+@pytest.fixture(autouse=True)
+def forgotten_schemas() -> None:
+    sighting_codec._schema.cache_clear()
+
+
+def test_an_older_writers_message_is_read_with_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = teach(OLDER, without_pictures, tmp_path, monkeypatch)
+    assert_same(decode(written(sighting_of(), OLDER, schema)), sighting_of(context_image=None))
+    assert decode(written(heartbeat_of(), OLDER, schema)) == heartbeat_of()
+    assert_same(decode(encode(sighting_of())), sighting_of())
+
+
+def test_a_newer_writers_message_is_read_once_its_schema_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as taught:
+        schema = teach(NEWER, with_lane, tmp_path, taught)
+        payload = written(sighting_of(), NEWER, schema, lane="left")
+        assert_same(decode(payload), sighting_of())
+    with pytest.raises(SightingError, match=f"unknown version {NEWER}, this program reads {SCHEMA_VERSION}$"):
+        decode(payload)
+
+
+def test_a_newer_writers_word_that_ours_cannot_say_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = teach(NEWER, with_another_end, tmp_path, monkeypatch)
+    end = sighting_of(kind=SightingKind.END, end_reason=EndReason.LEFT)
+    assert_same(decode(written(end, NEWER, schema)), end)
+    assert "towed" in str(decode_or_reason(written(end, NEWER, schema, end_reason="towed")))
+
+
+def test_a_record_that_disowns_its_first_byte_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = teach(OLDER, without_pictures, tmp_path, monkeypatch)
+    with pytest.raises(SightingError, match=f"schema_version: wanted {OLDER}, as the first byte, got 7"):
+        decode(written(sighting_of(), OLDER, schema, schema_version=7))
+
+
+# Anything at all.
+
+SHORT = sighting_of(path=path_of(3), embeddings=(embedding_of(dimensions=4, tokens=None),))
+SEEDS = [encode(SHORT), encode(heartbeat_of()), encode(sighting_of())]
+
+
+@st.composite
+def hostile(draw: st.DrawFn) -> bytes:
+    """Valid messages with bits flipped, cut, spliced into another, or with an enormous length put in."""
+    payload, other = bytearray(draw(st.sampled_from(SEEDS))), draw(st.sampled_from(SEEDS))
+    for _ in range(draw(st.integers(1, 4))):
+        at, there = draw(st.integers(1, len(payload))), draw(st.integers(0, len(other)))
+        match draw(st.integers(0, 3)):
+            case 0 if at < len(payload):
+                payload[at] ^= 1 << draw(st.integers(0, 7))
+            case 1:
+                del payload[at:]
+            case 2:
+                payload[at:] = other[there:]
+            case _:
+                payload[at:at] = HUGE
+    return bytes(payload)
+
+
+#: 2^60 as Avro writes it.
+HUGE = b"\x80\x80\x80\x80\x80\x80\x80\x80\x20"
+
+
+@settings(max_examples=size(500, 10_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(hostile() | st.binary(max_size=400) | st.binary(max_size=400).map(lambda tail: b"\x01" + tail))
+def test_only_our_error_comes_out_of_any_bytes(payload: bytes) -> None:
+    read = decode_or_reason(payload)
+    if isinstance(read, str):
+        assert read.isprintable()
+        assert len(read) < 300
+    else:
+        assert_same(decode(encode(read)), read)
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2], ids=["sighting", "heartbeat"])
+def test_a_length_of_an_exabyte_takes_no_memory(seed: bytes) -> None:
+    tracemalloc.start()
+    try:
+        for at in range(1, min(len(seed), 400)):
+            decode_or_reason(seed[:at] + HUGE + seed[at + 1 :])
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
