@@ -17,7 +17,6 @@ from storage.models import (
     CameraRow,
     CameraWatermarkRow,
     ConsumerOffsetRow,
-    CorrectionRow,
     EmbeddingRow,
     TrackletRow,
     VehicleRow,
@@ -111,6 +110,27 @@ def close_tracklet(dialect: str) -> ReturningInsert[Any]:
     return closed.returning(TrackletRow.tracklet_id)
 
 
+@cache
+def add_numbered(dialect: str, model: type[Base]) -> ReturningInsert[Any]:
+    """Adds a row under the next number of its table; returns the number. None comes twice, whatever was removed."""
+    table = _table(model)
+    number = table.primary_key.columns.values()[0]
+    statement = insert(table)
+    if dialect == "sqlite":
+        # It would number on from the highest row that is left; listeners have been told of those that are not.
+        highest = select(func.coalesce(func.max(number), 0)).scalar_subquery()
+        given = select(ConsumerOffsetRow.next_offset - 1).where(ConsumerOffsetRow.topic == given_numbers(table.name))
+        statement = statement.values(
+            {number.name: func.max(highest, func.coalesce(given.scalar_subquery(), 0), type_=number.type) + 1}
+        )
+    return statement.returning(number)
+
+
+def given_numbers(table: str) -> str:
+    """Under which name SQLite's `consumer_offsets` keep what number a table goes on with, once its last was removed."""
+    return f"numbers of {table}"
+
+
 def hold_decisions(session: Session) -> None:
     """Keeps every other transaction from adding decisions until this one ends; waits for those that have."""
     if session.get_bind().dialect.name == "sqlite":
@@ -138,15 +158,13 @@ def join_decisions(session: Session) -> None:
 
 def _lock_assignments(session: Session, mode: str, timeout_s: int) -> None:
     # Writers hold ROW EXCLUSIVE, from before their first row until they commit: any of the other modes waits for it.
-    session.execute(text(f"SET LOCAL lock_timeout = '{timeout_s}s'"))
-    session.execute(text(f"LOCK TABLE assignments IN {mode} MODE"))
+    # In one message to the server, since every transaction of a matcher begins so.
+    session.connection().exec_driver_sql(
+        f"SET LOCAL lock_timeout = '{timeout_s}s'; LOCK TABLE assignments IN {mode} MODE"
+    )
 
 
 ADD_EMBEDDING = insert(_table(EmbeddingRow))
-
-ADD_CORRECTION = insert(_table(CorrectionRow)).returning(CorrectionRow.correction_id)
-
-ADD_ASSIGNMENT = insert(_table(AssignmentRow)).returning(AssignmentRow.assignment_id)
 
 #: The class of the tracklet `of`, and its current decision, if any.
 STANDING = (

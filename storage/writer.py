@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storage import statements
 from storage.blobs import encode_path, encode_vector
-from storage.errors import OffsetConflictError, StorageError
+from storage.errors import OffsetConflictError, StorageError, TransientStorageError
 from storage.models import (
+    AssignmentRow,
     Base,
     CameraStatusRow,
     ConsumerOffsetRow,
+    CorrectionRow,
     DeadLetterRow,
     LearnedRow,
     SightingRow,
@@ -25,7 +27,7 @@ from storage.models import (
 from storage.records import MATCHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -67,6 +69,12 @@ class Writer:
         self._session = session
         self._dialect = session.get_bind().dialect.name
         self._has_joined = False
+        self._unknown = 0
+
+    @property
+    def unknown(self) -> int:
+        """The matcher's decisions that were dropped, since their tracklets had been removed meanwhile."""
+        return self._unknown
 
     def register_cameras(self, cameras: Sequence[CameraRecord]) -> None:
         """Makes the cameras known, or brings them up to date.
@@ -107,12 +115,12 @@ class Writer:
             is_new = self._add_sighting(path)
         if is_new:
             self._add_embeddings(embeddings)
-            vehicle_id = self._standing(tracklet.tracklet_id).vehicle_id
-            if vehicle_id is not None:
-                self._refresh_vehicle(vehicle_id)
+            standing = self._standing(tracklet.tracklet_id, of=MATCHER)
+            if standing is not None and standing.vehicle_id is not None:
+                self._refresh_vehicle(standing.vehicle_id)
         return is_new
 
-    def assign(self, assignment: AssignmentRecord) -> int:
+    def assign(self, assignment: AssignmentRecord) -> int | None:
         """Adds a decision, which takes the place of the tracklet's current one.
 
         The vehicle is made when it is new; its class and times, and those of the vehicle that loses the tracklet,
@@ -121,19 +129,23 @@ class Writer:
 
         Returns:
             The row's id; the current row's when that says the same (same vehicle, same `is_provisional`, same
-            `decided_by`) or is a person's word, and then nothing has changed.
+            `decided_by`) or is a person's word, and then nothing has changed. None where the matcher decides on a
+            tracklet that isn't stored: it has been forgotten or has become too old since the matcher read of it; that
+            is dropped and counted (`unknown`).
 
         Raises:
-            StorageError: The tracklet isn't stored.
+            StorageError: A person decides on a tracklet that isn't stored.
         """
         self.join_decisions()
-        standing = self._standing(assignment.tracklet_id)
+        standing = self._standing(assignment.tracklet_id, of=assignment.decided_by)
+        if standing is None:
+            return None
         if assignment.decided_by == MATCHER:
             assignment = _under_a_persons_word(standing, assignment)
         if standing.assignment_id is not None and _says_the_same(standing, assignment):
             return standing.assignment_id
         assignment_id = self._add_assignment(standing, assignment, correction_id=None)
-        self._refresh_vehicles({assignment.vehicle_id, standing.vehicle_id})
+        self.refresh_vehicles({assignment.vehicle_id, standing.vehicle_id})
         return assignment_id
 
     def correct(
@@ -154,8 +166,9 @@ class Writer:
         Args:
             kind: `merge`, `split`, `move` or `undo`.
             assignments: At most one per tracklet. One of the matcher's that says what its tracklet's current decision
-                says is left out, and so is one for a tracklet on which a person has decided. Of a person's, all are
-                kept where one says something new: what is confirmed is a part of what can be undone.
+                says is left out, and so is one for a tracklet on which a person has decided, or that isn't stored any
+                more (`unknown`). Of a person's, all are kept where one says something new: what is confirmed is a part
+                of what can be undone.
             made_by: `MATCHER`, or a person's name.
             made_at: Event time for the matcher, the clock for a person.
             note: Why, in that person's words.
@@ -165,7 +178,7 @@ class Writer:
             The correction's id; None where nothing changes, and then there is no correction.
 
         Raises:
-            StorageError: A tracklet isn't stored.
+            StorageError: A person decides on a tracklet that isn't stored.
         """
         if made_by == MATCHER:
             self.join_decisions()
@@ -175,12 +188,13 @@ class Writer:
         changes = self._changes(assignments, made_by)
         if not changes:
             return None
-        correction_id: int = self._session.execute(statements.ADD_CORRECTION, values).scalar_one()
+        add = statements.add_numbered(self._dialect, CorrectionRow)
+        correction_id: int = self._session.execute(add, values).scalar_one()
         touched: set[str | None] = set()
         for standing, assignment in changes:
             self._add_assignment(standing, assignment, correction_id=correction_id)
             touched |= {standing.vehicle_id, assignment.vehicle_id}
-        self._refresh_vehicles(touched)
+        self.refresh_vehicles(touched)
         return correction_id
 
     def hold_decisions(self) -> None:
@@ -305,18 +319,23 @@ class Writer:
         if embeddings:
             self._session.execute(statements.ADD_EMBEDDING, [_embedding_values(embedding) for embedding in embeddings])
 
-    def _standing(self, tracklet_id: str) -> _Standing:
+    def _standing(self, tracklet_id: str, *, of: str) -> _Standing | None:
+        """None where the matcher (`of`) may speak of what was removed meanwhile; a person sees what is there."""
         row = self._session.execute(statements.STANDING, {"of": tracklet_id}).one_or_none()
-        if row is None:
+        if row is not None:
+            return _Standing(*row)
+        if of != MATCHER:
             raise StorageError(f"{tracklet_id}: no such tracklet")
-        return _Standing(*row)
+        self._unknown += 1
+        return None
 
     def _changes(
         self, assignments: Sequence[AssignmentRecord], made_by: str
     ) -> list[tuple[_Standing, AssignmentRecord]]:
         """What is to be written, with what stands; in one order, so that no two writers wait in a ring."""
         ordered = sorted(assignments, key=lambda each: each.tracklet_id)
-        found = [(self._standing(assignment.tracklet_id), assignment) for assignment in ordered]
+        stored = [(self._standing(assignment.tracklet_id, of=made_by), assignment) for assignment in ordered]
+        found = [(standing, assignment) for standing, assignment in stored if standing is not None]
         if made_by == MATCHER:
             found = [(standing, _under_a_persons_word(standing, assignment)) for standing, assignment in found]
         changes = [(standing, assignment) for standing, assignment in found if not _says_the_same(standing, assignment)]
@@ -328,17 +347,19 @@ class Writer:
         vehicle = {"vehicle_id": assignment.vehicle_id, "vehicle_class": standing.vehicle_class}
         self._add_once(VehicleRow, vehicle)
         place = {"supersedes": standing.assignment_id, "is_current": True, "correction_id": correction_id}
-        added: int = self._session.execute(statements.ADD_ASSIGNMENT, _values(assignment) | place).scalar_one()
+        add = statements.add_numbered(self._dialect, AssignmentRow)
+        added: int = self._session.execute(add, _values(assignment) | place).scalar_one()
         return added
 
-    def _refresh_vehicles(self, vehicle_ids: set[str | None]) -> None:
+    def refresh_vehicles(self, vehicle_ids: Collection[str | None]) -> None:
+        """Brings class and times of these vehicles up to date with the tracklets that are theirs."""
         # Sorted, since two writers that lock the same rows in different order would wait for each other.
         for vehicle_id in sorted(known for known in vehicle_ids if known is not None):
             self._refresh_vehicle(vehicle_id)
 
     def _retire(self, assignment_id: int, tracklet_id: str) -> None:
         if self._session.execute(statements.RETIRE, {"of": assignment_id}).first() is None:
-            raise StorageError(f"{tracklet_id}: somebody else has just decided on it")
+            raise TransientStorageError(f"{tracklet_id}: somebody else has just decided on it")
 
     def _refresh_vehicle(self, vehicle_id: str) -> None:
         members = self._session.execute(statements.MEMBERS, {"of": vehicle_id}).all()

@@ -143,9 +143,13 @@ def test_saying_the_same_again_adds_nothing(session: Session) -> None:
     assert _count(session, AssignmentRow) == 2
 
 
-def test_a_tracklet_that_is_not_stored_has_no_vehicle(session: Session) -> None:
+def test_the_matcher_decides_nothing_on_a_tracklet_that_is_not_stored(session: Session) -> None:
+    writer = Writer(session)
+    assert writer.assign(assignment("gate/s1/1", "v1")) is None
+    assert writer.unknown == 1
+    assert (_count(session, AssignmentRow), _count(session, VehicleRow)) == (0, 0)
     with pytest.raises(StorageError, match="gate/s1/1: no such tracklet"):
-        Writer(session).assign(assignment("gate/s1/1", "v1"))
+        writer.assign(replace(assignment("gate/s1/1", "v1"), decided_by="anna"))
 
 
 _Decision = tuple[int, str, bool]
