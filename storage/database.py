@@ -7,35 +7,51 @@ writer would otherwise fail for good, whatever the busy timeout.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import StaticPool
 
-from storage.errors import NewerSchemaError, OffsetConflictError, StorageError, VehicleNotFoundError
+from storage.engines import begin_snapshot, is_in_memory, make_engine, parse, patient, secrets, shown, use_wal
+from storage.errors import (
+    NewerSchemaError,
+    OffsetConflictError,
+    StorageError,
+    TransientStorageError,
+    VehicleNotFoundError,
+)
 from storage.migrations import HEAD
+from storage.passing_troubles import passes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from alembic.config import Config
 
-__all__ = ["Database", "NewerSchemaError", "OffsetConflictError", "Session", "StorageError", "VehicleNotFoundError"]
+__all__ = [
+    "Database",
+    "NewerSchemaError",
+    "OffsetConflictError",
+    "Session",
+    "StorageError",
+    "TransientStorageError",
+    "VehicleNotFoundError",
+]
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
-#: How long a writer waits for another one.
-BUSY_TIMEOUT_S = 30.0
-CONNECT_TIMEOUT_S = 10
+#: How long one program waits for another's migration of a SQLite file; `engines.LONG_TIMEOUT_S` with PostgreSQL.
 MIGRATION_TIMEOUT_S = 60.0
+#: What `Database.retrying` waits before each further attempt: a server's restart takes a second or two.
+RETRY_PAUSES_S = (0.1, 0.5, 2.0, 5.0)
 # Any number will do, as long as every version of this program takes the same.
 _MIGRATION_LOCK = 0x5645_4849
-_WANTED = "wanted sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
-_SECRET_PARAMETERS = ("password", "sslpassword")
+
+_Result = TypeVar("_Result")
 
 
 class Database:
@@ -43,16 +59,18 @@ class Database:
 
     Args:
         url: `sqlite:///FILE`, `sqlite://` (in memory) or `postgresql://USER:PASSWORD@HOST/NAME`.
+        sleep: Waits so many seconds between two attempts of `retrying`.
 
     Raises:
         StorageError: No such URL, or its driver isn't installed.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = _parse(url)
-        self.name = _shown(make_url(url))
+    def __init__(self, url: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.url = parse(url)
+        self.name = shown(make_url(url))
+        self._sleep = sleep
         try:
-            self._engine = _engine(self.url)
+            self._engine = make_engine(self.url)
         except ModuleNotFoundError as error:
             raise StorageError(f"database {self.name}: {error}; pip install 'vehicle-tracker[postgresql]'") from error
         except (SQLAlchemyError, TypeError, ValueError) as error:
@@ -83,24 +101,57 @@ class Database:
     def transaction(self) -> Iterator[Session]:
         """A session that is committed at the end, and rolled back by any exception.
 
-        Blocks at its first write until other writers are done, `BUSY_TIMEOUT_S` at most (SQLite).
+        Blocks at its first write until other writers are done, `engines.BUSY_TIMEOUT_S` at most (SQLite), and at any
+        statement for `engines.STATEMENT_TIMEOUT_S` (PostgreSQL).
 
         Raises:
+            TransientStorageError: The same may succeed in a moment.
             StorageError: The database refused; chained to what the library said.
         """
         with self._translated(), Session(self._engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    def retrying(self, work: Callable[[Session], _Result]) -> _Result:
+        """Does some work in a transaction of its own; again, in a new one, where something that passes broke it off.
+
+        Blocks for the sum of `RETRY_PAUSES_S` longer than `transaction` at most. What was broken off while it was
+        being committed is not tried again: it may be stored already.
+
+        Args:
+            work: Called with a session once or several times; what it does outside of it must bear repetition.
+
+        Raises:
+            TransientStorageError: It failed each time; or whether it was committed isn't known.
+            StorageError: The database refused.
+        """
+        for pause_s in RETRY_PAUSES_S:
+            is_done = False
+            try:
+                with self.transaction() as session:
+                    result = work(session)
+                    is_done = True
+            except TransientStorageError:
+                if is_done:
+                    raise
+                self._sleep(pause_s)
+            else:
+                return result
+        with self.transaction() as session:
+            return work(session)
+
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
         """A session for reading: all its statements see the database as it was at the first one.
 
+        A question may take `engines.LONG_TIMEOUT_S`.
+
         Raises:
+            TransientStorageError: The same may succeed in a moment.
             StorageError: The database refused; chained to what the library said.
         """
         with self._translated(), self._engine.connect() as connection:
-            _begin_snapshot(connection)
-            with Session(connection, autoflush=False) as session:
+            begin_snapshot(connection)
+            with patient(connection), Session(connection, autoflush=False) as session:
                 yield session
 
     def close(self) -> None:
@@ -113,7 +164,7 @@ class Database:
         with self._engine.connect() as connection:
             if self._is_current(connection):
                 if not must_exist:
-                    _use_wal(connection)
+                    use_wal(connection)
                 return
             if must_exist and not _revisions(connection):
                 raise StorageError(f"database {self.name}: holds nothing of this program")
@@ -148,12 +199,13 @@ class Database:
         try:
             yield
         except (SQLAlchemyError, TimeoutError) as error:
-            raise StorageError(f"database {self.name}: {self._line(error)}") from error
+            kind = TransientStorageError if passes(error) else StorageError
+            raise kind(f"database {self.name}: {self._line(error)}") from error
 
     def _line(self, error: Exception) -> str:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         line = " ".join(str(cause).split())
-        for secret in _secrets(self.url):
+        for secret in secrets(self.url):
             line = line.replace(secret, "***")
         return line
 
@@ -176,82 +228,16 @@ def alembic_config(connection: Connection) -> Config:
     return config
 
 
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except (SQLAlchemyError, ValueError) as error:
-        # The text may hold a password that nothing can find in it: it isn't shown.
-        raise StorageError(f"database: no URL; {_WANTED}") from error
-    backend = parsed.get_backend_name()
-    if backend in {"postgresql", "postgres"}:
-        return parsed.set(drivername="postgresql+psycopg")
-    if backend != "sqlite":
-        raise StorageError(f"database {_shown(parsed)}: {_WANTED}")
-    return parsed.set(drivername="sqlite")
-
-
-def _shown(url: URL) -> str:
-    hidden = {name: "***" for name in _SECRET_PARAMETERS if name in url.query}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
-
-
-def _secrets(url: URL) -> list[str]:
-    values = [url.password, *(url.query.get(name) for name in _SECRET_PARAMETERS)]
-    return [str(value) for value in values if value]
-
-
-def _is_in_memory(url: URL) -> bool:
-    return url.database in {None, "", ":memory:"}
-
-
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() == "postgresql":
-        arguments = {"connect_timeout": CONNECT_TIMEOUT_S}
-        # A server that was restarted must not cost the next transaction. Whatever the server's default is, who has
-        # waited for others to decide must then see what they decided: a snapshot would be older than that.
-        return create_engine(url, connect_args=arguments, pool_pre_ping=True, isolation_level="READ COMMITTED")
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "isolation_level": "IMMEDIATE"}}
-    if _is_in_memory(url):
-        # One connection for all, or every thread would have a database of its own.
-        options["poolclass"] = StaticPool
-        options["connect_args"]["check_same_thread"] = False
-    engine = create_engine(url, **options)
-    event.listen(engine, "connect", _prepare_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - any DBAPI connection
-    # In WAL mode NORMAL loses no consistency; a power cut may lose the last transactions, which the bus sends again
-    # because their offsets are lost with them.
-    for setting in ("foreign_keys = ON", "synchronous = NORMAL"):
-        connection.execute(f"PRAGMA {setting}")
-
-
-def _use_wal(connection: Connection) -> None:
-    # The file remembers it; but a copy made by SQLite's own backup has forgotten.
-    if connection.dialect.name == "sqlite":
-        connection.commit()
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        connection.commit()
-
-
-def _begin_snapshot(connection: Connection) -> None:
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN DEFERRED")
-    else:
-        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-
-
 @contextmanager
 def _migration_lock(engine: Engine) -> Iterator[Connection]:
     """A connection in a transaction that no other migration can run beside."""
     if engine.dialect.name != "sqlite":
-        with engine.begin() as connection:
+        with engine.begin() as connection, patient(connection):
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             yield connection
         return
     with _file_lock(engine), engine.connect() as connection:
-        _use_wal(connection)
+        use_wal(connection)
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection
         connection.commit()
@@ -260,7 +246,7 @@ def _migration_lock(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def _file_lock(engine: Engine) -> Iterator[None]:
     # SQLite's own lock is not enough: two that switch a new file to WAL at once fail without waiting.
-    if _is_in_memory(engine.url):
+    if is_in_memory(engine.url):
         yield
         return
     from filelock import FileLock

@@ -7,6 +7,13 @@ class StorageError(Exception):
     """The database, or a file beside it, can't be used: unreachable, full, locked, read-only or damaged."""
 
 
+class TransientStorageError(StorageError):
+    """What passes by itself: another writer was quicker or slow, the server is being restarted or has gone silent.
+
+    Nothing was stored; but where the connection was lost while committing, that isn't known.
+    """
+
+
 class NewerSchemaError(StorageError):
     """A later version of the program has migrated this database."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Table, bindparam, case, func, insert, select, text, update
+from sqlalchemy import Table, bindparam, case, delete, func, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.models import (
@@ -17,6 +17,7 @@ from storage.models import (
     CameraRow,
     CameraWatermarkRow,
     ConsumerOffsetRow,
+    DeadLetterRow,
     EmbeddingRow,
     TrackletRow,
     VehicleRow,
@@ -219,4 +220,19 @@ ADVANCE_OFFSET = (
     .where(_IS_PARTITION, ConsumerOffsetRow.next_offset == bindparam("expected"))
     .values(next_offset=bindparam("new"))
     .returning(ConsumerOffsetRow.next_offset)
+)
+
+_IS_DEAD_PARTITION = (DeadLetterRow.topic == bindparam("of")) & (DeadLetterRow.partition == bindparam("at"))
+
+#: Removes a partition's oldest dead letters but for the `kept` newest. Answered by the primary key's index alone, so
+#: that a flood costs no look at the payloads.
+PRUNE_DEAD_LETTERS = delete(_table(DeadLetterRow)).where(
+    _IS_DEAD_PARTITION,
+    DeadLetterRow.offset
+    <= select(DeadLetterRow.offset)
+    .where(_IS_DEAD_PARTITION)
+    .order_by(DeadLetterRow.offset.desc())
+    .limit(1)
+    .offset(bindparam("kept"))
+    .scalar_subquery(),
 )
