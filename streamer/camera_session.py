@@ -116,6 +116,7 @@ class CameraSession:
         self._last: Moment | None = None
         self._promised: datetime | None = None
         self._ending: _Ending | None = None
+        self._unanswered = 0
         #: Whether it has ended, and all that will be said of it is published.
         self.is_over = False
 
@@ -151,13 +152,24 @@ class CameraSession:
         self._book.finish(reason)
         self.flush()
 
+    def leave(self) -> None:
+        """Ends nothing and says nothing more; crops on their way count as dropped, and nobody waits for them."""
+        self._row.add(Field.CROPS_DROPPED, self._unanswered)
+        self._count()
+        self.is_over = True
+
     def answer(self, question: int, vector: NDArray[np.float32] | None, tokens: bytes | None) -> None:
         """The embedder's answer to one of this session's crops."""
+        if self.is_over:
+            return
+        self._unanswered -= 1
         self._row.add(Field.CROPS_DROPPED if vector is None else Field.CROPS_EMBEDDED)
         self._book.answer(question, vector, tokens)
 
     def flush(self) -> None:
         """Asks for crops, and publishes what is ready; call it when answers have come."""
+        if self.is_over:
+            return
         self._ask(self._book.take_questions())
         self._store(self._book.take_pictures())
         for sighting in self._book.take_sightings():
@@ -172,6 +184,7 @@ class CameraSession:
         info = self._services.info
         for question in questions:
             self._row.add(Field.CROPS_ASKED)
+            self._unanswered += 1
             crop = prepare_crop(question.image, info.crop_height, info.crop_width)
             tag = CropTag(self, question.id)
             self._services.client.ask(
@@ -214,8 +227,6 @@ class CameraSession:
         self._publish(self._heartbeat(watermark, CameraState.ALIVE), droppable=True)
 
     def _say_last(self, ending: _Ending) -> None:
-        if self.is_over:
-            return
         self.is_over = True
         if self._last is not None:
             state = CameraState.FINISHED if ending.is_final else CameraState.ALIVE

@@ -253,7 +253,7 @@ class CameraWorker:
 
     def _tell_if_absent(self, lane: Lane) -> None:
         session, reached_s = lane.stream.session_hint, self._pace.foremost_s
-        if lane.row.state is RowState.FAILED and not lane.stream.counters.decoded and session and reached_s:
+        if lane.is_unreadable and not lane.stream.counters.decoded and session and reached_s:
             say_absent(lane.camera, session, datetime.fromtimestamp(reached_s, UTC), self._services)
 
     def _is_answer_due(self) -> bool:

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 #: States that a stop leaves as they are: nothing more will come.
 SETTLED = (RowState.FINISHED, RowState.FAILED)
 
-_FROM_STREAM = (Field.DECODED, Field.DROPPED, Field.DECODE_ERRORS, Field.RECONNECTS, Field.STALLED_S)
+_FROM_STREAM = (
+    Field.DECODED,
+    Field.DROPPED,
+    Field.DECODE_ERRORS,
+    Field.RECONNECTS,
+    Field.STALLED_S,
+    Field.PACKETS_LOST,
+)
 
 
 class Gate(Protocol):
@@ -49,6 +56,7 @@ class Lane:
         gate_session: Whose gate that is.
         head: A frame that was taken from the stream, but is still ahead of the other files.
         is_exhausted: Nothing more comes from the stream.
+        is_unreadable: The file can't be opened, or broke off before its first frame: another try would find the same.
         session: The connection of the moment. This and the next two belong to the following thread.
         closing: Connections that are over but for answers of the embedder.
         base: Counts of this camera's earlier workers, on which this one's build.
@@ -62,6 +70,7 @@ class Lane:
     gate_session: str | None = None
     head: Frame | None = None
     is_exhausted: bool = False
+    is_unreadable: bool = False
     session: CameraSession | None = None
     closing: list[CameraSession] = field(default_factory=list)
     base: dict[Field, float] = field(default_factory=dict)
@@ -88,14 +97,23 @@ class Lane:
             self.row.state = RowState.FINISHED
         else:
             self.row.state = RowState.FAILED
+            self.is_unreadable = end.reason is EndReason.DISCONNECTED
         self.row.note = end.message
 
     def close(self, reason: EndReason, *, is_final: bool) -> None:
-        """Ends the session of the moment, if there is one; it is over once the embedder has answered."""
-        if self.session is not None:
+        """Ends the session of the moment, if there is one; it is over once the embedder has answered.
+
+        A file that is left before its end is only left: the next run says all of it again, under the same ids, and an
+        end said now of what was in view would make that run's sightings known already.
+        """
+        if self.session is None:
+            return
+        if reason is EndReason.SHUTDOWN and not self.camera.is_live:
+            self.session.leave()
+        else:
             self.session.finish(reason, is_final=is_final)
-            self.closing.append(self.session)
-            self.session = None
+        self.closing.append(self.session)
+        self.session = None
 
     def take_over(self) -> None:
         """Begins where an earlier worker of the camera was killed: what it had in flight counts as dropped."""
@@ -114,9 +132,11 @@ class Lane:
             counters.decode_errors,
             counters.reconnects,
             counters.stalled_s,
+            counters.packets_lost,
         )
         for name, value in zip(_FROM_STREAM, values, strict=True):
             row[name] = self.base[name] + value
+        row[Field.SKEW_S] = counters.skew_s
         if counters.last_captured_at is not None:
             row[Field.LAST_CAPTURED_AT] = counters.last_captured_at.timestamp()
         if row.state in (RowState.STARTING, RowState.RECONNECTING) and counters.message:

@@ -39,6 +39,7 @@ class StreamCounters:
         dropped: Frames of a live camera that nobody took in time. Files drop none.
         reconnects: Attempts after the first.
         decode_errors: Damaged packets or pictures that the stream went on after.
+        packets_lost: That the network lost, as far as the stream's own numbering tells (RTP over UDP).
         size_changes: Within a session.
         undated: Frames without a timestamp, dated by the average frame duration.
         stalled_s: Without pictures between the connections of a live camera, in all.
@@ -54,6 +55,7 @@ class StreamCounters:
     dropped: int = 0
     reconnects: int = 0
     decode_errors: int = 0
+    packets_lost: int = 0
     size_changes: int = 0
     undated: int = 0
     stalled_s: float = 0.0

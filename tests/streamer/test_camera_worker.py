@@ -8,9 +8,10 @@ from streamer.counters import Field, RowState
 from streamer.frames import Frame, SessionEnd
 from streamer.health import Accounts
 from streamer.lanes import keep_alive_frames
+from streamer.sighting_codec import encode
 from streamer.sightings import CameraState, EndReason, SightingKind
 from tests.streamer.book_builders import at
-from tests.streamer.worker_builders import TOKENS, FakeStream, Rig, end, frame
+from tests.streamer.worker_builders import TOKENS, Bus, FakeStream, Rig, end, frame
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -107,10 +108,35 @@ def test_a_stopped_file_is_not_called_finished(tmp_path: Path) -> None:
     rig = Rig(tmp_path, {"cam1": FakeStream([frame(index) for index in range(1000)])})
     rig.run(stop_after=5)
 
-    assert rig.bus.sightings[-1].end_reason is EndReason.SHUTDOWN
     assert all(beat.state is CameraState.ALIVE for beat in rig.bus.heartbeats)
     assert rig.board.camera("cam1").state is RowState.STOPPED
-    assert accounts(rig).frames_in_flight == 0
+    assert (accounts(rig).frames_in_flight, accounts(rig).crops_in_flight) == (0, 0)
+
+
+def published(bus: Bus) -> dict[str, bytes]:
+    return {sighting.sighting_id: encode(sighting) for sighting in bus.sightings}
+
+
+@pytest.mark.parametrize("fault", ["stop", "crash"])
+def test_what_a_run_says_of_a_file_that_it_left_is_no_more_than_the_next_run_says_again(
+    tmp_path: Path, fault: str
+) -> None:
+    frames: list[Frame | SessionEnd] = [frame(index) for index in range(300)]
+    whole = Rig(tmp_path, {"cam1": FakeStream([*frames, end()])})
+    whole.run()
+    if fault == "stop":
+        left = Rig(tmp_path, {"cam1": FakeStream([*frames])})
+        left.run(stop_after=4)
+    else:
+        crash = SessionEnd("cam1", "session", EndReason.SHUTDOWN, is_final=True, message="the decode thread crashed")
+        left = Rig(tmp_path, {"cam1": FakeStream([*frames[:40], crash])})
+        left.run()
+
+    assert left.bus.sightings
+    assert all(published(whole.bus).get(name) == said for name, said in published(left.bus).items())
+    assert all(beat.state is CameraState.ALIVE for beat in left.bus.heartbeats)
+    assert left.board.camera("cam1").state is (RowState.STOPPED if fault == "stop" else RowState.FAILED)
+    assert accounts(left).crops_in_flight == 0
 
 
 def test_several_cameras_share_the_detector_s_batches(tmp_path: Path) -> None:
