@@ -13,7 +13,7 @@ from storage.correction_commands import COMMANDS
 from storage.crop_store import CropStore
 from storage.errors import StorageError
 from storage.export import write_boxes, write_crops
-from storage.report import Format, Report, show, trajectory_report, vehicles_report
+from storage.report import Format, Report, dead_letters_report, show, trajectory_report, vehicles_report
 from storage.terminal import DatabaseUrl, OutputFormat, reading
 
 if TYPE_CHECKING:
@@ -162,6 +162,22 @@ def _moment(option: str, text: str | None) -> datetime | None:
     except ValueError as error:
         raise StorageError(f"{option}: wanted a time such as 2026-01-01T12:30, got {text!r}") from error
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+@app.command("dead-letters")
+def dead_letters(
+    database: DatabaseUrl,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """List messages that the matcher could not use, the newest first, and why; docs/operations.md says what to do.
+
+    Example: dead-letters --database sqlite:///demo.db --format json
+    """
+    with reading(database) as session:
+        from storage.dead_letters import load_dead_letters
+
+        show(dead_letters_report(load_dead_letters(session, limit=limit)), output)
 
 
 for _command in COMMANDS:

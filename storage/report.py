@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from storage.answers import Stop, Trajectory, VehicleSummary
+    from storage.dead_letters import DeadLetter
     from storage.history import Correction
 
 Value = str | int | float | bool | datetime | tuple[str, ...] | None
@@ -78,6 +79,7 @@ CORRECTION_COLUMNS = (
     "undone_by",
     "note",
 )
+DEAD_LETTER_COLUMNS = ("at", "topic", "partition", "offset", "reason", "bytes")
 
 
 def vehicles_report(vehicles: Sequence[VehicleSummary]) -> Report:
@@ -129,6 +131,15 @@ def corrections_report(corrections: Sequence[Correction]) -> Report:
         for made in corrections
     ]
     return Report(CORRECTION_COLUMNS, rows, f"{len(rows)} correction{'' if len(rows) == 1 else 's'}")
+
+
+def dead_letters_report(letters: Sequence[DeadLetter]) -> Report:
+    """What could not be used, one row each; of the message itself its length, since most are no text."""
+    rows: list[tuple[Value, ...]] = [
+        (letter.at, letter.topic, letter.partition, letter.offset, letter.reason, len(letter.payload))
+        for letter in letters
+    ]
+    return Report(DEAD_LETTER_COLUMNS, rows, f"{len(rows)} dead letter{'' if len(rows) == 1 else 's'}")
 
 
 def show(report: Report, form: Format) -> None:

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 
 #: `last_sequence` of a tracklet that was closed before any sighting of it came.
 NO_SIGHTING = -1
+#: What is kept of a message that can't be used: its beginning, and of each partition the newest. A flood of the
+#: biggest takes 64 MB a partition.
+MAX_DEAD_LETTER_BYTES = 64 * 1024
+MAX_DEAD_LETTERS = 1000
 
 
 class _Standing(NamedTuple):
@@ -270,25 +274,31 @@ class Writer:
     def store_dead_letter(
         self, topic: str, partition: int, offset: int, payload: bytes, reason: str, at: datetime
     ) -> None:
-        """Keeps a message that can't be read.
+        """Keeps a message that can't be used, once; of a longer one its first `MAX_DEAD_LETTER_BYTES`, and says so.
+
+        The newest `MAX_DEAD_LETTERS` of a partition stay.
 
         Args:
             topic: Where it was.
             partition: Where in the topic.
             offset: Where in the partition.
             payload: The message.
-            reason: Why it can't be read, in one line.
+            reason: Why it can't be used, in one line.
             at: When it was found.
         """
+        if len(payload) > MAX_DEAD_LETTER_BYTES:
+            reason += f" ({MAX_DEAD_LETTER_BYTES} of {len(payload)} bytes kept)"
         values = {
             "topic": topic,
             "partition": partition,
             "offset": offset,
-            "payload": payload,
+            "payload": payload[:MAX_DEAD_LETTER_BYTES],
             "reason": reason,
             "at": at,
         }
-        self._add_once(DeadLetterRow, values)
+        if self._add_once(DeadLetterRow, values):
+            partition_of = {"of": topic, "at": partition, "kept": MAX_DEAD_LETTERS}
+            self._session.execute(statements.PRUNE_DEAD_LETTERS, partition_of)
 
     def _add_once(self, table: type[Base], values: dict[str, Any]) -> bool:
         return self._session.execute(statements.add_once(self._dialect, table), values).first() is not None
