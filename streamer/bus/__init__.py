@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 #: Tells where a partition is to be read from: the database's offset, else None (the oldest message there is).
@@ -24,6 +25,7 @@ class Record:
         offset: Its place in the partition; the next one's is higher, not always by one.
         key: The region.
         payload: What `streamer.sighting_codec.decode` reads.
+        sent_at: When the broker was given it, aware UTC; None where that is not told.
     """
 
     topic: str
@@ -31,6 +33,7 @@ class Record:
     offset: int
     key: str
     payload: bytes
+    sent_at: datetime | None = None
 
 
 class Publisher(Protocol):

@@ -27,12 +27,12 @@ from streamer.matcher.calibration import load_calibration
 from streamer.matcher.decision import Decision, Outcome, Reason
 from streamer.matcher.learner import MEMORY
 from streamer.matcher.linker import Linker
+from streamer.matcher.reception import Reception
 from streamer.matcher.recording import record_decisions, record_outcome
 from streamer.matcher.region import Region, as_datetime
 from streamer.matcher.roads import roads_of
 from streamer.matcher.watermarks import Watermarks
-from streamer.sighting_codec import decode
-from streamer.sightings import CameraState, EndReason, Heartbeat, Sighting, SightingError
+from streamer.sightings import CameraState, EndReason, Heartbeat, Sighting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -95,6 +95,7 @@ class MatcherWorker:
         self._site = site
         self._database = database
         self._consumer = consumer
+        self._reception = Reception(site, consumer)
         self._crops = crops
         self._calibration = load_calibration(Path(site.matcher.calibration))
         self._roads = roads_of(site)
@@ -138,12 +139,9 @@ class MatcherWorker:
 
     def _handle(self, record: Record, session: Session, writer: Writer) -> None:
         self.counters.messages += 1
-        try:
-            message = decode(record.payload)
-        except SightingError as error:
+        message = self._reception.read(record, writer)
+        if message is None:
             self.counters.rejected += 1
-            _log.warning("message rejected", topic=record.topic, offset=record.offset, reason=str(error))
-            self._consumer.reject(record, str(error))
             return
         region = self._region(message, session)
         if isinstance(message, Heartbeat):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -31,6 +32,8 @@ _POLL_SLICE_S = 0.1
 _MAX_REASON_LENGTH = 500
 #: What a dead letter keeps of a message: its beginning.
 _MAX_DEAD_BYTES = 512 * 1024
+#: The year 2100: a broker's time beyond it is none.
+_LATEST_MS = 4_102_444_800_000
 
 _log = structlog.get_logger(__name__)
 
@@ -206,4 +209,12 @@ class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]  # the libr
 def _record(message: Any) -> Record:  # noqa: ANN401 - the library is untyped
     # A foreign message may have neither key nor value; an empty payload is refused by the codec like other noise.
     key = (message.key or b"").decode("utf-8", "replace")
-    return Record(message.topic, message.partition, message.offset, key, message.value or b"")
+    sent_at = _sent_at(message.timestamp)
+    return Record(message.topic, message.partition, message.offset, key, message.value or b"", sent_at)
+
+
+def _sent_at(timestamp_ms: int | None) -> datetime | None:
+    # A foreign producer may say anything, or -1 for nothing.
+    if timestamp_ms is None or not 0 <= timestamp_ms < _LATEST_MS:
+        return None
+    return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
