@@ -8,12 +8,14 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
+from streamer.config import mask
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableMapping
     from multiprocessing.connection import Connection
 
     from streamer.counters import Board, Order
@@ -69,6 +71,8 @@ def run_child(target: Callable[[ChildContext, Setup], None], context: ChildConte
     """
     # Ctrl-C reaches the whole process group; the supervisor alone decides who ends when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal that closes sends this to all; to the supervisor it means that the site file has changed.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     set_up_logging(context.log_level)
     try:
         target(context, setup)
@@ -78,18 +82,27 @@ def run_child(target: Callable[[ChildContext, Setup], None], context: ChildConte
 
 
 def set_up_logging(level: int) -> None:
-    """One line an event on stderr; stdout belongs to results."""
+    """One line an event on stderr, without the passwords of addresses; stdout belongs to results."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            mask_passwords,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
+
+
+def mask_passwords(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Hides the passwords of addresses in all that an event says, a library's own words and tracebacks included."""
+    for key, value in event.items():
+        if value is not None and not isinstance(value, bool | int | float):
+            event[key] = mask(str(value))
+    return event
 
 
 def limit_threads(threads: int) -> None:

@@ -6,6 +6,7 @@ row to the supervisor. There is no lock that a killed process could take with it
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from enum import IntEnum
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NOTE_BYTES = 240
+#: A camera's id has at most 64 characters, all ASCII, and a zero behind them.
+_NAME_BYTES = 65
+#: The supervisor's order, and how often it has changed the site.
+_CONTROL_CELLS = 2
+#: Cameras that a running site can take up beyond those that it was started with: the memory is made once, 1 KB each.
+SPARE_CAMERAS = 64
+#: Upper bounds of the cells that count how long batches took, in seconds; one more cell counts the longer ones.
+LATENCY_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class Field(IntEnum):
@@ -97,6 +106,22 @@ class Field(IntEnum):
     BEGUN_ANEW = 50
     #: What waits in front of a stage.
     QUEUE_DEPTH = 51
+    #: Batches by how long they took, one cell per bound of `LATENCY_BOUNDS_S` and one above, and all of it in seconds.
+    LATENCY_BUCKET_0 = 52
+    LATENCY_BUCKET_1 = 53
+    LATENCY_BUCKET_2 = 54
+    LATENCY_BUCKET_3 = 55
+    LATENCY_BUCKET_4 = 56
+    LATENCY_BUCKET_5 = 57
+    LATENCY_BUCKET_6 = 58
+    LATENCY_BUCKET_7 = 59
+    LATENCY_BUCKET_8 = 60
+    LATENCY_BUCKET_9 = 61
+    LATENCY_S = 62
+
+
+#: The cells of `Row.observe`, shortest first.
+LATENCY_BUCKETS = tuple(Field(Field.LATENCY_BUCKET_0 + place) for place in range(len(LATENCY_BOUNDS_S) + 1))
 
 
 class RowState(IntEnum):
@@ -140,6 +165,11 @@ class Row:
         """Adds to a cell that only the caller writes."""
         self._cells[field] += amount
 
+    def observe(self, seconds: float) -> None:
+        """Counts a batch by how long it took."""
+        self.add(LATENCY_BUCKETS[bisect_left(LATENCY_BOUNDS_S, seconds)])
+        self.add(Field.LATENCY_S, seconds)
+
     def count(self, field: Field) -> int:
         """A cell that holds a whole number."""
         return int(self._cells[field])
@@ -165,38 +195,69 @@ class Row:
         self._note[len(data) :] = 0
 
 
+class BoardFullError(Exception):
+    """A running site can take up no more cameras; one line."""
+
+
 class Board:
     """All rows of a site. The supervisor makes it and hands it to the processes that it spawns.
+
+    Cameras can be added while those processes run: their rows lie ready, and their names are shared memory too. A
+    camera that has left the site keeps its row, and goes on counting in it should it come back.
 
     Args:
         cameras: Ids of the cameras, each a row.
         stages: Names of the other workers, each a row.
+        spare: Cameras that can be added later.
     """
 
-    def __init__(self, cameras: Sequence[str], stages: Sequence[str]) -> None:
+    def __init__(self, cameras: Sequence[str], stages: Sequence[str], *, spare: int = SPARE_CAMERAS) -> None:
         context = get_context("spawn")
-        names = [("camera", name) for name in cameras] + [("stage", name) for name in stages]
-        self._rows = {name: index for index, name in enumerate(names)}
-        self._cells = context.RawArray("d", (len(names) + 1) * len(Field))
-        self._notes = context.RawArray("B", len(names) * _NOTE_BYTES)
+        self._stages = tuple(stages)
+        self._places: dict[str, int] = {}
+        self._capacity = len(cameras) + spare
+        rows = len(stages) + self._capacity
+        self._cells = context.RawArray("d", rows * len(Field) + _CONTROL_CELLS)
+        self._notes = context.RawArray("B", rows * _NOTE_BYTES)
+        self._names = context.RawArray("B", self._capacity * _NAME_BYTES)
+        for camera in cameras:
+            self.add_camera(camera)
+
+    def add_camera(self, name: str) -> None:
+        """Gives a camera a row, unless it has one. The supervisor's alone.
+
+        Raises:
+            BoardFullError: There is no row left.
+        """
+        known = self.cameras
+        if name in known:
+            return
+        if len(known) == self._capacity:
+            raise BoardFullError(f"cameras: {name}: a running site takes up {SPARE_CAMERAS} more at most; restart it")
+        data, begin = name.encode(), len(known) * _NAME_BYTES
+        self._names[begin : begin + len(data)] = list(data)
 
     def camera(self, name: str) -> Row:
-        """The row of a camera."""
-        return self._row(("camera", name))
+        """The row of a camera; KeyError where it has none."""
+        if name not in self._places:
+            self._places = {known: place for place, known in enumerate(self.cameras, len(self._stages))}
+        return self._row(self._places[name])
 
     def stage(self, name: str) -> Row:
         """The row of a worker that is no camera."""
-        return self._row(("stage", name))
+        return self._row(self._stages.index(name))
 
     @property
     def cameras(self) -> tuple[str, ...]:
         """Ids of the cameras, in order."""
-        return tuple(name for kind, name in self._rows if kind == "camera")
+        data = bytes(self._names)
+        names = (data[begin : begin + _NAME_BYTES] for begin in range(0, len(data), _NAME_BYTES))
+        return tuple(name.rstrip(b"\0").decode() for name in names if name[0])
 
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of the stages, in order."""
-        return tuple(name for kind, name in self._rows if kind == "stage")
+        return self._stages
 
     @property
     def order(self) -> Order:
@@ -207,8 +268,16 @@ class Board:
     def order(self, order: Order) -> None:
         self._cells[-1] = float(order)
 
-    def _row(self, key: tuple[str, str]) -> Row:
-        index = self._rows[key]
+    @property
+    def edition(self) -> int:
+        """How often the site's cameras have changed since the start."""
+        return int(self._cells[-2])
+
+    @edition.setter
+    def edition(self, edition: int) -> None:
+        self._cells[-2] = float(edition)
+
+    def _row(self, index: int) -> Row:
         cells = np.frombuffer(self._cells, np.float64)
         notes = np.frombuffer(self._notes, np.uint8)
         return Row(

@@ -4,7 +4,17 @@ import multiprocessing
 import os
 import signal
 
-from streamer.counters import Board, Field, Order, RowState
+import pytest
+
+from streamer.counters import (
+    LATENCY_BOUNDS_S,
+    LATENCY_BUCKETS,
+    Board,
+    BoardFullError,
+    Field,
+    Order,
+    RowState,
+)
 
 
 def count_and_hang(board: Board) -> None:
@@ -50,3 +60,50 @@ def test_what_a_killed_process_had_counted_is_still_there() -> None:
 
 def test_fields_have_places_of_their_own() -> None:
     assert sorted(Field) == list(range(len(Field)))
+
+
+def find_the_added_camera(board: Board) -> None:
+    board.camera("cam9").add(Field.DECODED, 7)
+
+
+def test_a_camera_added_while_workers_run_is_found_by_them() -> None:
+    board = Board(["cam1"], ["embedder"])
+    board.camera("cam1").add(Field.DECODED, 3)
+    board.stage("embedder").add(Field.HANDLED, 5)
+    board.add_camera("cam9")
+    process = multiprocessing.get_context("spawn").Process(target=find_the_added_camera, args=(board,))
+    process.start()
+    process.join()
+
+    counts = [board.camera(name).count(Field.DECODED) for name in board.cameras]
+    assert (board.cameras, counts) == (("cam1", "cam9"), [3, 7])
+    assert board.stage("embedder").count(Field.HANDLED) == 5
+
+
+def test_a_camera_that_comes_back_goes_on_counting_in_its_row() -> None:
+    board = Board(["cam1"], [], spare=1)
+    board.add_camera("cam2")
+    board.camera("cam2").add(Field.DECODED)
+    board.add_camera("cam2")
+
+    assert board.cameras == ("cam1", "cam2")
+    assert board.camera("cam2").count(Field.DECODED) == 1
+    with pytest.raises(BoardFullError, match="cam3"):
+        board.add_camera("cam3")
+
+
+def test_an_id_of_full_length_is_kept_whole() -> None:
+    names = ["c" * 64, "d" * 64, "e"]
+
+    assert Board(names, []).cameras == tuple(names)
+
+
+def test_each_batch_is_counted_in_one_cell() -> None:
+    row = Board([], ["embedder"]).stage("embedder")
+    for seconds in (0.0, 0.005, 0.0051, 2.5, 100.0):
+        row.observe(seconds)
+
+    counts = [row.count(bucket) for bucket in LATENCY_BUCKETS]
+    assert len(counts) == len(LATENCY_BOUNDS_S) + 1
+    assert (counts[0], counts[1], counts[-2], counts[-1], sum(counts)) == (2, 1, 1, 1, 5)
+    assert row[Field.LATENCY_S] == pytest.approx(102.5101)
