@@ -1,7 +1,7 @@
 """The tables.
 
-What each index is for stands beside it. No table points to `cameras`: a sighting may come from a camera that this
-host's site file doesn't name, and must not be refused for that.
+What each index is for stands beside it. No table points to `cameras`: what was seen outlives the camera's place in the
+site file.
 """
 
 from __future__ import annotations
