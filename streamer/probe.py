@@ -70,15 +70,18 @@ def probe(
     Raises:
         SourceError: It can't be opened or read, or no picture of it can be decoded.
     """
-    opened = open_source(camera, source or SourceConfig(), open_container=open_container)
+    source = source or SourceConfig()
+    opened = open_source(camera, source, open_container=open_container)
     try:
-        return _look(camera, opened, seconds, monotonic)
+        return _look(camera, opened, SessionClock(camera, source, opened.info, now), seconds, monotonic)
     finally:
         opened.close()
 
 
-def _look(camera: CameraConfig, opened: VideoSource, seconds: float, monotonic: Callable[[], float]) -> ProbeReport:
-    clock, maker = SessionClock(camera, opened.info, now), FrameMaker(camera)
+def _look(
+    camera: CameraConfig, opened: VideoSource, clock: SessionClock, seconds: float, monotonic: Callable[[], float]
+) -> ProbeReport:
+    maker = FrameMaker(camera)
     times: list[float] = []
     modalities: Counter[Modality] = Counter()
     picture = None

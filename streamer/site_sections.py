@@ -94,7 +94,9 @@ class SourceConfig(Section):
     open_timeout_s: PositiveFloat = 10.0
     read_timeout_s: PositiveFloat = 5.0
     reconnect_min_s: PositiveFloat = 0.5
-    reconnect_max_s: PositiveFloat = 30.0
+    #: A camera that returns is seen again within 10 s: at the worst it comes back as this pause begins. A dead one
+    #: costs a refused connection each time, which is nothing even for a hundred.
+    reconnect_max_s: PositiveFloat = 5.0
     #: Decoded frames that wait for the detector, per camera. Live sources drop the oldest, files wait.
     queue_frames: PositiveInt = 4
     #: How far a camera's own clock may be from this machine's before it is believed no more.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -19,6 +21,7 @@ import structlog
 from av.codec.hwaccel import HWAccel
 
 from streamer.config import mask
+from streamer.packet_loss import PacketLoss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +34,8 @@ SEQUENCE_FPS = 10.0
 _SEQUENCE_NUMBER = re.compile(r"%0?\d*d")
 _EARLIEST_RECORDING = datetime(1990, 1, 1, tzinfo=UTC)  # cameras without a clock write 1904 or 1970
 _PRODUCER_TIME = struct.Struct("=q")
+#: So many packets in a row without a picture, over the read timeout, are a codec that changed, not a bad moment.
+_FRUITLESS_PACKETS = 10
 
 
 class SourceError(Exception):
@@ -123,25 +128,55 @@ class VideoSource:
     Attributes:
         info: What the source says of itself.
         decode_errors: Packets or pictures damaged so far; the stream went on after each.
+
+    Args:
+        container: The open connection.
+        stream: Its video.
+        info: What it says of itself.
+        patience_s: A live source whose packets give no picture for so long is given up; None for files.
+        loss: Counts what the network loses, where it can lose something.
+        monotonic: Seconds.
     """
 
-    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, info: SourceInfo) -> None:
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        info: SourceInfo,
+        *,
+        patience_s: float | None = None,
+        loss: PacketLoss | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.info = info
         self.decode_errors = 0
         self._container = container
         self._stream = stream
         self._sender_offset_s: float | None = None
+        self._patience_s, self._loss, self._monotonic = patience_s, loss, monotonic
+
+    @property
+    def packets_lost(self) -> int:
+        """That the network lost, so far."""
+        return 0 if self._loss is None else self._loss.packets
 
     def pictures(self) -> Iterator[Decoded]:
         """Decodes to the end of the source.
 
         Raises:
-            SourceError: The source stalled, broke off or can't be read on.
+            SourceError: The source stalled, broke off, can't be read on, or sends what can't be decoded.
         """
         packets = self._container.demux(self._stream)
+        fruitless, fruitful_s = 0, self._monotonic()
         while (packet := self._next_packet(packets)) is not None:
             self._sender_offset_s = self._sender_offset(packet)
-            for picture in self._decode(packet):
+            pictures = self._decode(packet)
+            fruitless = 0 if pictures else fruitless + 1
+            if pictures:
+                fruitful_s = self._monotonic()
+            elif self._is_hopeless(fruitless, self._monotonic() - fruitful_s):
+                raise SourceError(f"{self.info.shown}: sends what is no {self.info.codec} any more, or only damaged")
+            for picture in pictures:
                 self.decode_errors += bool(picture.is_corrupt)
                 yield Decoded(picture, _seconds(picture.pts, self._stream.time_base), self._sender_offset_s)
 
@@ -149,9 +184,14 @@ class VideoSource:
         """Lets go of the connection; by the thread that reads it, since the library can't be interrupted."""
         self._container.close()
 
+    def _is_hopeless(self, packets: int, seconds: float) -> bool:
+        """Whether a live stream has changed what it sends: its decoder, made for what came first, waits for ever."""
+        return self._patience_s is not None and packets >= _FRUITLESS_PACKETS and seconds > self._patience_s
+
     def _next_packet(self, packets: Iterator[av.Packet]) -> av.Packet | None:
         try:
-            return next(packets, None)
+            with nullcontext() if self._loss is None else self._loss.counting():
+                return next(packets, None)
         except av.error.FFmpegError as error:
             raise SourceError(f"{self.info.shown}: {why(error)}") from error
 
@@ -197,10 +237,24 @@ def open_source(
         # More threads gain nothing at these sizes and would delay each frame by one a thread.
         stream.codec_context.thread_count = 1
         stream.codec_context.thread_type = "SLICE"
-        return VideoSource(container, stream, _describe(camera, container, stream, decoder))
+        return VideoSource(
+            container,
+            stream,
+            _describe(camera, container, stream, decoder),
+            patience_s=source.read_timeout_s if camera.is_live else None,
+            loss=PacketLoss() if _is_lossy(camera) else None,
+        )
     except BaseException:
         container.close()
         raise
+
+
+def _is_rtsp(camera: CameraConfig) -> bool:
+    return camera.url.lower().startswith(("rtsp://", "rtsps://"))
+
+
+def _is_lossy(camera: CameraConfig) -> bool:
+    return _is_rtsp(camera) and camera.transport == "udp"
 
 
 def _check_file(url: str, shown: str) -> None:
@@ -239,7 +293,7 @@ def _options(camera: CameraConfig, source: SourceConfig) -> dict[str, Any]:
     if not camera.is_live:
         return {}
     options = {"timeout": str(int(source.read_timeout_s * 1e6))}
-    if camera.url.lower().startswith(("rtsp://", "rtsps://")):
+    if _is_rtsp(camera):
         # The session description names the codec: probing would only cost a second at each reconnect.
         options |= {"rtsp_transport": camera.transport, "analyzeduration": "0", "probesize": "32"}
         # Sound and the cameras' own metadata would be fetched too, and could fail.

@@ -6,14 +6,15 @@ import random
 import secrets
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import av
 import structlog
 
-from streamer.dating import SessionClock
+from streamer.config import mask
+from streamer.dating import ClockSkewError, SessionClock
 from streamer.frame_maker import FrameMaker
 from streamer.frame_queue import FrameQueue
 from streamer.frames import Frame, SessionEnd
@@ -43,7 +44,7 @@ class StreamCounters:
         size_changes: Within a session.
         undated: Frames without a timestamp, dated by the average frame duration.
         stalled_s: Without pictures between the connections of a live camera, in all.
-        skew_s: From capture, by the stream's clock, to decoding, of the last frame of a live camera.
+        skew_s: From capture, by the sender's clock where it is known, to decoding, of a live camera's last frame.
         last_captured_at: Of the last frame decoded, aware UTC.
         fps: As the source declares; None where it declares none.
         clock: Where `captured_at` comes from, in words.
@@ -88,8 +89,11 @@ class CameraStream:
 
     A live source (any scheme but file://) never blocks: its full queue drops the oldest frame and counts it. Whatever
     ends a connection becomes a `SessionEnd`, then it reconnects with back-off, for ever, under a new session id. A
-    file waits for its consumer and drops nothing; its one `SessionEnd` is final. Should the thread itself crash, the
-    consumer gets a final `SessionEnd` too, and the traceback goes to `threading.excepthook`.
+    file waits for its consumer and drops nothing; its one `SessionEnd` is final.
+
+    Should the thread itself crash, the traceback goes to `threading.excepthook`. For a live source that is a disconnect
+    like others, after which a new thread goes on; a file's final `SessionEnd` then tells of a `shutdown`: it wasn't
+    read to its end, and the next run must read it again.
 
     Args:
         camera: Which camera.
@@ -120,8 +124,11 @@ class CameraStream:
         self._pause = self._stopping.wait if pause is None else pause
         self._queue = FrameQueue(source.queue_frames, drops_oldest=camera.is_live)
         self._maker = FrameMaker(camera)
-        self._thread = threading.Thread(target=self._run, name=f"decode-{camera.id}", daemon=True)
+        self._thread = self._make_thread()
         self._last_picture_at: float | None = None
+        self._session = ""
+        self._delays = self._make_delays()
+        self._was_refused = False
 
     @property
     def session_hint(self) -> str | None:
@@ -157,18 +164,36 @@ class CameraStream:
         if self._thread.is_alive():
             _log.warning("decode thread still waits for its camera", camera=self._camera.id)
 
+    def _make_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name=f"decode-{self._camera.id}", daemon=True)
+
+    def _make_delays(self) -> Iterator[float]:
+        return backoff(self._source.reconnect_min_s, self._source.reconnect_max_s)
+
     def _run(self) -> None:
-        ended = False
+        has_crashed = True
         try:
             if self._camera.is_live:
                 self._follow()
             else:
                 self._play()
-            ended = True
+            has_crashed = False
         finally:
-            if not ended:
-                self._end("", EndReason.DISCONNECTED, "the decode thread crashed, see the log", is_final=True)
+            if has_crashed:
+                self._survive()
+            else:
+                self._queue.close()
+
+    def _survive(self) -> None:
+        """A bug has ended this thread: it costs a live camera one session, and a file this run."""
+        message = f"{mask(self._camera.url)}: the decode thread crashed, see the log"
+        if not self._camera.is_live:
+            self._end(file_session(self._camera), EndReason.SHUTDOWN, message, is_final=True)
             self._queue.close()
+        elif not self._stopping.is_set():
+            self._end(self._session, EndReason.DISCONNECTED, message, is_final=False)
+            self._thread = self._make_thread()
+            self._thread.start()
 
     def _play(self) -> None:
         """Reads a file once."""
@@ -179,18 +204,18 @@ class CameraStream:
 
     def _follow(self) -> None:
         """Reads a live source until asked to stop."""
-        delays = backoff(self._source.reconnect_min_s, self._source.reconnect_max_s)
         while not self._stopping.is_set():
-            session, decoded_before = secrets.token_hex(6), self.counters.decoded
-            message = self._connection(session)
+            if self._session:
+                if self._pause(next(self._delays)):
+                    return
+                self.counters.reconnects += 1
+            self._session, decoded_before = secrets.token_hex(6), self.counters.decoded
+            message = self._connection(self._session)
             if self._stopping.is_set():
                 return
-            self._end(session, EndReason.DISCONNECTED, message, is_final=False)
-            if self.counters.decoded > decoded_before:
-                delays = backoff(self._source.reconnect_min_s, self._source.reconnect_max_s)
-            if self._pause(next(delays)):
-                return
-            self.counters.reconnects += 1
+            self._end(self._session, EndReason.DISCONNECTED, message, is_final=False)
+            if self.counters.decoded > decoded_before and not self._was_refused:
+                self._delays = self._make_delays()
 
     def _end(self, session: str, reason: EndReason, message: str, *, is_final: bool) -> None:
         self.counters.message = message
@@ -206,30 +231,40 @@ class CameraStream:
         try:
             return self._deliver(opened, session)
         except SourceError as error:
+            self._was_refused = self._was_refused or isinstance(error, ClockSkewError)
             return str(error)
         finally:
             opened.close()
 
     def _deliver(self, opened: VideoSource, session: str) -> str:
-        clock = SessionClock(self._camera, opened.info, self._wall_clock)
+        clock = SessionClock(self._camera, self._source, opened.info, self._wall_clock)
         self._note_opening(opened.info, session)
-        errors_before, undated_before = self.counters.decode_errors, self.counters.undated
+        before = replace(self.counters)
         count, previous = 0, None
         try:
             for decoded in opened.pictures():
                 frame = self._maker.make(decoded.picture, session, count, clock.date(decoded))
                 self._note_frame(frame, previous, clock)
-                dropped = self._queue.put(frame)
+                dropped = self._queue.put(frame) if self._is_trusted(clock) else 1
                 if dropped is None:
                     break
                 self.counters.decoded += 1
                 self.counters.dropped += dropped
-                self.counters.decode_errors = errors_before + opened.decode_errors
-                self.counters.undated = undated_before + clock.held
+                self._note_faults(before, opened, clock)
                 count, previous = count + 1, frame
         finally:
-            self.counters.decode_errors = errors_before + opened.decode_errors
+            self._note_faults(before, opened, clock)
         return self._ending(opened, count)
+
+    def _is_trusted(self, clock: SessionClock) -> bool:
+        """A camera whose clock was refused must first show that it is right now: its reports come after its frames."""
+        self._was_refused = self._was_refused and not clock.is_checked
+        return not self._was_refused
+
+    def _note_faults(self, before: StreamCounters, opened: VideoSource, clock: SessionClock) -> None:
+        self.counters.decode_errors = before.decode_errors + opened.decode_errors
+        self.counters.packets_lost = before.packets_lost + opened.packets_lost
+        self.counters.undated = before.undated + clock.held
 
     def _note_opening(self, info: SourceInfo, session: str) -> None:
         self.counters.fps, self.counters.decoder = info.fps, info.decoder

@@ -49,7 +49,7 @@ def test_a_live_source_is_timed_by_arrival() -> None:
     assert report.fps == pytest.approx(25)
     assert report.info.fps == 10
     assert report.modality is Modality.NEAR_INFRARED
-    assert report.clock == "first arrival + timestamps"
+    assert report.clock == "arrival + timestamps"
 
 
 @pytest.mark.parametrize(("url", "reason"), [

@@ -1,14 +1,21 @@
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
 
 import av
+import av.logging
 import pytest
+from structlog.testing import capture_logs
 
 from streamer.config import CameraConfig, SourceConfig
 from streamer.frames import Frame, SessionEnd
+from streamer.packet_loss import PacketLoss
 from streamer.sightings import EndReason
+from streamer.sources import SourceError, SourceInfo, VideoSource
 from streamer.stream import CameraStream, backoff
 from tests.streamer.fake_camera import FakeContainer, FakeOpener, FakePacket, drain, packets, picture
 
@@ -33,7 +40,11 @@ class Clock:
 
 
 def run(
-    *script: FakeContainer | Exception, queue_frames: int = 100, clock: Clock | None = None, outage_s: float = 0.0
+    *script: FakeContainer | Exception,
+    queue_frames: int = 100,
+    clock: Clock | None = None,
+    outage_s: float = 0.0,
+    clock_skew: Literal["correct", "refuse"] = "correct",
 ) -> tuple[list[Frame | SessionEnd], CameraStream, list[float], FakeOpener]:
     """Runs a live camera through its script to the end; returns what waits, the stream and the pauses it made."""
     clock = clock or Clock()
@@ -48,7 +59,7 @@ def run(
 
     stream = CameraStream(
         CameraConfig(id="cam1", url="rtsp://me:secret@camera/1", modality="auto"),
-        SourceConfig(queue_frames=queue_frames, reconnect_min_s=1, reconnect_max_s=8),
+        SourceConfig(queue_frames=queue_frames, reconnect_min_s=1, reconnect_max_s=8, clock_skew=clock_skew),
         wall_clock=clock.wall, monotonic=clock.monotonic, open_container=opener, pause=pause,
     )  # fmt: skip
     stream.start()
@@ -141,7 +152,7 @@ def test_live_frames_are_dated_by_first_arrival_and_timestamps() -> None:
     container = FakeContainer(script, before_packet=lambda number: clock.set(number * 0.13))
     items, stream, _, _ = run(container, clock=clock)
     assert [frame.captured_at for frame in frames_of(items)] == [NOON + timedelta(seconds=n / 10) for n in range(5)]
-    assert stream.counters.clock == "first arrival + timestamps"
+    assert stream.counters.clock == "arrival + timestamps"
     assert stream.counters.skew_s == pytest.approx(4 * 0.03, abs=1e-6)
 
 
@@ -164,7 +175,8 @@ def test_a_senders_report_dates_frames_once_it_comes() -> None:
 def test_a_frame_without_a_timestamp_keeps_the_pace_and_is_counted() -> None:
     script = packets(4)
     script[2] = FakePacket([picture(None)])
-    items, stream, _, _ = run(FakeContainer(script))
+    clock = Clock()
+    items, stream, _, _ = run(FakeContainer(script, before_packet=lambda number: clock.set(number / 10)), clock=clock)
     assert [frame.captured_at for frame in frames_of(items)] == [NOON + timedelta(seconds=n / 10) for n in range(4)]
     assert stream.counters.undated == 1
 
@@ -204,18 +216,111 @@ def test_stop_lets_go_of_a_file_that_waits_for_its_consumer(tmp_path_factory: py
     assert ends_of(waiting) == []
 
 
-def test_a_crash_of_the_thread_reaches_the_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
-    crashes: list[BaseException | None] = []
-    monkeypatch.setattr(threading, "excepthook", lambda arguments: crashes.append(arguments.exc_value))
+@pytest.fixture
+def crashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What threads ended with."""
+    found: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: found.append(str(arguments.exc_value)))
+    return found
+
+
+def test_a_bug_costs_a_live_camera_one_session(crashes: list[str]) -> None:
+    items, stream, _, _ = run(FakeContainer(packets(3), RuntimeError("a bug")), FakeContainer(packets(2)))
+    ends = ends_of(items)
+    assert [frame.index for frame in frames_of(items)] == [0, 1, 2, 0, 1]
+    assert [(end.reason, end.is_final) for end in ends] == [(EndReason.DISCONNECTED, False)] * 2
+    assert {frame.session for frame in frames_of(items)} == {end.session for end in ends}
+    assert "crashed" in ends[0].message
+    assert "secret" not in ends[0].message
+    assert crashes == ["a bug"]
+    assert stream.counters.reconnects == 1
+
+
+def test_a_bug_does_not_pass_for_the_end_of_a_file(tmp_path: Path, crashes: list[str]) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"present")
+    opener = FakeOpener(FakeContainer(packets(3), RuntimeError("a bug")))
     stream = CameraStream(
-        CameraConfig(id="cam1", url="rtsp://camera/1"), SourceConfig(), open_container=FakeOpener(RuntimeError("a bug"))
+        CameraConfig(id="cam1", url=str(path), start_time=NOON), SourceConfig(), open_container=opener
     )
     stream.start()
-    end = stream.take(timeout_s=PATIENCE_S)
+    items = [stream.take(timeout_s=PATIENCE_S) for _ in range(4)]
     stream.stop()
+    end = items[-1]
     assert isinstance(end, SessionEnd)
-    assert end.is_final
-    assert [str(crash) for crash in crashes] == ["a bug"]
+    assert (end.reason, end.is_final, end.session) == (EndReason.SHUTDOWN, True, stream.session_hint)
+    assert crashes == ["a bug"]
+
+
+def reporting(count: int, *, skew_s: float, report_from: int = 0) -> list[FakePacket]:
+    """Packets of a camera whose own clock is so far behind."""
+    script = packets(count)
+    for number, packet in enumerate(script[report_from:], start=report_from):
+        packet.sender_time_us = round((NOON.timestamp() + number / 10 - skew_s) * 1e6)
+    return script
+
+
+def paced(script: list[FakePacket], clock: Clock) -> FakeContainer:
+    """A connection that begins now and gives ten packets a second."""
+    return FakeContainer(script, before_packet=lambda number: clock.set(number / 10))
+
+
+def test_a_camera_whose_clock_is_wrong_is_dated_by_arrival_and_told_of_once() -> None:
+    clock = Clock()
+    with capture_logs() as logs:
+        items, stream, _, _ = run(paced(reporting(20, skew_s=3600), clock), clock=clock)
+    assert [frame.captured_at for frame in frames_of(items)] == [NOON + timedelta(seconds=n / 10) for n in range(20)]
+    assert stream.counters.skew_s == pytest.approx(3600, abs=1e-3)
+    assert stream.counters.clock == "arrival + timestamps"
+    assert [log["reason"] for log in logs if log["event"] == "dated by arrival"] == [
+        "its clock is 3600.0 s behind ours, and 10 s are allowed"
+    ]
+
+
+def test_a_camera_whose_clock_is_refused_gives_nothing_until_it_is_right() -> None:
+    clock = Clock()
+    wrong, right = {"skew_s": -60.0, "report_from": 3}, {"skew_s": 0.0, "report_from": 3}
+    script = [paced(reporting(9, **said), clock) for said in (wrong, wrong, right)]  # type: ignore[arg-type]
+    items, stream, pauses, _ = run(*script, clock=clock, clock_skew="refuse")
+    ends = ends_of(items)
+    assert ends[0].message.endswith("its clock is 60.0 s ahead of ours, and 10 s are allowed")
+    # Three of the first session, in which nobody knew yet that the clock is wrong, and six of the third.
+    assert [frame.index for frame in frames_of(items)] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert stream.counters.decoded == len(frames_of(items)) + stream.counters.dropped == 15
+    assert pauses[1] >= 1
+
+
+def test_packets_that_give_no_picture_any_more_end_a_live_session() -> None:
+    healthy, broken = packets(3), packets(40)
+    for packet in broken:
+        packet.fault = av.error.InvalidDataError(1, "Invalid data")
+    began = time.monotonic()
+    source = VideoSource(
+        FakeContainer([*healthy, *broken]),
+        FakeContainer([]).streams.video[0],
+        SourceInfo("rtsp://camera", "h264", 64, 48, "yuv420p", 10, 0, None, None, None, "software"),
+        patience_s=2.0,
+        monotonic=itertools.count(began, 0.5).__next__,
+    )
+    with pytest.raises(SourceError, match="no h264 any more"):
+        list(source.pictures())
+    assert 10 <= source.decode_errors < 40
+
+
+def test_losses_told_in_the_library_s_log_are_counted_by_the_thread_that_reads() -> None:
+    losses = [PacketLoss(), PacketLoss()]
+
+    def read(loss: PacketLoss, packets: int) -> None:
+        for _ in range(5):
+            with loss.counting():
+                av.logging.log(av.logging.WARNING, "rtsp", f"RTP: missed {packets} packets\n")
+
+    threads = [threading.Thread(target=read, args=(loss, place + 1)) for place, loss in enumerate(losses)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert [loss.packets for loss in losses] == [5, 10]
 
 
 def test_back_off_doubles_to_its_bound_and_never_waits_longer() -> None:
