@@ -2,17 +2,23 @@
 
 Vectors come back here, not onwards to the bus: the camera worker owns the tracklet and writes its sightings into the
 outbox, so the death of an embedder loses no sighting, only time. A connection that breaks or is silent too long is
-opened again, and what it had not answered is asked again; after `attempts` a crop is given up, and its answer is None.
+opened again, and what it had not answered is asked again. A live camera's crop is given up after `attempts`, or when no
+worker has answered for as long as those would take; its answer is then None. A file's crop waits for a worker as long
+as it takes, and is given up only where `attempts` workers have died of what they were asked.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import socket
+import struct
 import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from multiprocessing import AuthenticationError, Pipe
-from multiprocessing.connection import Client, Connection, wait
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import structlog
@@ -70,8 +76,9 @@ class EmbeddingClient(Generic[Tag]):
     """Asks the embedding worker, from one thread of its own; safe to call from any thread.
 
     `ask` never blocks for a droppable crop: when `queue_crops` wait, the oldest droppable one is given up. For a crop
-    that must not be dropped it blocks until there is room. Each crop gets exactly one answer, even if this process's
-    embedder dies for good: after `attempts * reply_timeout_s` without a worker, the answer is None.
+    that must not be dropped it blocks until there is room, which a hung embedder gives only once the supervisor has
+    replaced it. Each crop gets exactly one answer; without a worker a droppable one waits at most
+    `attempts * reply_timeout_s`.
 
     Args:
         address: The worker's socket.
@@ -91,6 +98,7 @@ class EmbeddingClient(Generic[Tag]):
         self._info: EmbedderInfo | None = None
         self._wake_reader, self._wake_writer = Pipe(duplex=False)
         self._is_woken = False
+        self._heard_s = 0.0
         self._thread = threading.Thread(target=self._run, name="embedding-client", daemon=True)
 
     def start(self) -> None:
@@ -174,26 +182,26 @@ class EmbeddingClient(Generic[Tag]):
             self._wake_writer.send_bytes(b"!")
 
     def _run(self) -> None:
-        lost_s = self._monotonic()
+        self._heard_s = self._monotonic()
         while not self._is_closed:
             try:
-                connection = Client(self._address, "AF_UNIX")
-            except (OSError, AuthenticationError):
-                self._give_up_older_than(lost_s)
+                connection = connect(self._address, self._config.reply_timeout_s)
+            except OSError:
+                self._give_up_the_old()
                 self._nap()
                 continue
             try:
                 self._converse(connection)
             except (OSError, EOFError, WireError) as error:
                 _log.warning("embedding worker lost, asking again", reason=str(error) or type(error).__name__)
+                self._take_back(is_dead=not isinstance(error, TimeoutError | BlockingIOError))
+                self._give_up_the_old()
             finally:
                 connection.close()
-                lost_s = self._monotonic()
-                self._take_back()
 
     def _converse(self, connection: Connection) -> None:
-        if not connection.poll(self._config.reply_timeout_s):
-            raise TimeoutError("no hello")
+        if not self._await_hello(connection):
+            return
         info = decode_hello(connection.recv_bytes())
         with self._changed:
             self._info = info
@@ -202,6 +210,18 @@ class EmbeddingClient(Generic[Tag]):
             self._send(connection)
             self._listen(connection)
 
+    def _await_hello(self, connection: Connection) -> bool:
+        """Whether the worker has said something; False when closed meanwhile."""
+        until_s = self._monotonic() + self._config.reply_timeout_s
+        while not self._is_closed:
+            if connection.poll(_NAP_S):
+                return True
+            # A hung worker still takes connections.
+            self._give_up_the_old()
+            if self._monotonic() > until_s:
+                raise TimeoutError(f"no hello for {self._config.reply_timeout_s:g} s")
+        return False
+
     def _send(self, connection: Connection) -> None:
         for number, item in self._sendable():
             connection.send_bytes(item.message)
@@ -209,7 +229,6 @@ class EmbeddingClient(Generic[Tag]):
                 # It may have been given up while its bytes were on their way.
                 if number in self._waiting:
                     item.sent_s = self._monotonic()
-                    item.attempts += 1
                     self._in_flight += 1
 
     def _sendable(self) -> list[tuple[int, _Waiting[Tag]]]:
@@ -224,6 +243,7 @@ class EmbeddingClient(Generic[Tag]):
         for ready in wait([connection, self._wake_reader], self._patience_s()):
             if ready is connection:
                 answer = CropAnswer.decode(connection.recv_bytes())
+                self._heard_s = self._monotonic()
                 with self._changed:
                     self._settle(answer)
             else:
@@ -248,20 +268,44 @@ class EmbeddingClient(Generic[Tag]):
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed, RECONNECT_S)
 
-    def _take_back(self) -> None:
-        """What was on its way will be asked again, unless that has been tried often enough."""
+    def _take_back(self, *, is_dead: bool) -> None:
+        """What was on its way will be asked again, unless that has been tried often enough.
+
+        A worker that was merely silent says nothing against what it was asked: only a live camera's crops then count
+        the attempt.
+        """
         with self._changed:
-            for number in [number for number, item in self._waiting.items() if item.sent_s is not None]:
-                if self._waiting[number].attempts >= self._config.attempts:
+            for number, item in [pair for pair in self._waiting.items() if pair[1].sent_s is not None]:
+                item.attempts += is_dead or item.is_droppable
+                if item.attempts >= self._config.attempts:
                     self._settle(CropAnswer(number, None))
                 else:
-                    self._waiting[number].sent_s = None
+                    item.sent_s = None
             self._in_flight = 0
 
-    def _give_up_older_than(self, lost_s: float) -> None:
-        """Without a worker for so long, nobody waits any more."""
-        limit_s = self._config.attempts * self._config.reply_timeout_s
-        now_s = self._monotonic()
+    def _give_up_the_old(self) -> None:
+        """Without a worker for so long, no live camera's crop waits any more."""
+        oldest_s = self._monotonic() - self._config.attempts * self._config.reply_timeout_s
         with self._changed:
-            for number in [n for n, item in self._waiting.items() if now_s - max(item.asked_s, lost_s) > limit_s]:
-                self._settle(CropAnswer(number, None))
+            for number, item in list(self._waiting.items()):
+                if item.is_droppable and max(item.asked_s, self._heard_s) < oldest_s:
+                    self._settle(CropAnswer(number, None))
+
+
+def connect(address: str, timeout_s: float) -> Connection:
+    """A connection to a worker's socket on which nothing waits longer than `timeout_s`: a write fails then.
+
+    The library's own client waits for ever, to connect and to write, where the worker is stopped but still there.
+
+    Raises:
+        OSError: Nobody listens, or whoever does takes no more connections.
+    """
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.settimeout(timeout_s)
+        plain.connect(address)
+        plain.setblocking(True)  # noqa: FBT003 - the library's own
+        whole_s = math.floor(timeout_s)
+        limit = struct.pack("ll", whole_s, max(1, int((timeout_s - whole_s) * 1e6)))
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        return Connection(os.dup(plain.fileno()))

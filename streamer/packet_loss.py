@@ -1,7 +1,7 @@
 """Counts packets that the network lost.
 
-The video library tells of them in its log alone: nothing fails, nothing is marked. What is captured belongs to the thread that
-reads, so that each camera's thread counts its own camera's packets.
+The video library tells of them in its log alone: nothing fails, nothing is marked. What is captured belongs to the
+thread that reads, so that each camera's thread counts its own camera's packets.
 """
 
 from __future__ import annotations

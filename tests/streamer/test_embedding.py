@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -237,15 +239,48 @@ def test_a_full_queue_makes_a_file_wait(served: Served, make_client: ClientMaker
 
 def test_without_a_worker_a_crop_is_given_up_in_time(make_client: ClientMaker) -> None:
     client = make_client(reply_timeout_s=0.1, attempts=2)
-    client.ask(1, crop_of(20), Modality.VISIBLE, droppable=False)
+    client.ask(1, crop_of(20), Modality.VISIBLE, droppable=True)
 
     assert collect(client, 1)[1].vector is None
+
+
+def test_a_file_s_crop_waits_for_a_worker_as_long_as_it_takes(address: Path, make_client: ClientMaker) -> None:
+    client = make_client(reply_timeout_s=0.05, attempts=1)
+    client.ask(1, crop_of(20), Modality.VISIBLE, droppable=False)
+    client.ask(2, crop_of(20), Modality.VISIBLE, droppable=True)
+    assert collect(client, 1)[2].vector is None
+    served = Served(address)
+
+    assert collect(client, 1)[1].vector is not None
+    served.stop()
+
+
+@pytest.mark.parametrize("droppable", [True, False])
+def test_a_stopped_worker_holds_nobody_up(address: Path, make_client: ClientMaker, droppable: bool) -> None:
+    """It is still there: it takes connections, and what is written, until its buffers are full."""
+    board = Board([], ["embedder"])
+    worker = start_worker(address, board)
+    client = make_client(reply_timeout_s=0.3, attempts=2, batch_size=200)
+    assert client.wait_for_info(60) == INFO
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    large = np.zeros((1000, 1000, 3), np.uint8)
+    for tag in range(4):
+        client.ask(tag, large, Modality.VISIBLE, droppable=droppable)
+    client.ask(4, crop_of(20), Modality.VISIBLE, droppable=droppable)
+    if droppable:
+        assert {answer.vector for answer in collect(client, 5).values()} == {None}
+    else:
+        assert client.take_answers(2.0) == []
+    worker.kill()
+    worker.join()
+    client.close()
 
 
 def test_a_worker_that_never_answers_is_asked_so_many_times(served: Served, make_client: ClientMaker) -> None:
     served.embedder.gate.clear()
     client = make_client(reply_timeout_s=0.2, attempts=2)
-    client.ask(1, crop_of(20), Modality.VISIBLE, droppable=False)
+    client.ask(1, crop_of(20), Modality.VISIBLE, droppable=True)
 
     assert collect(client, 1)[1].vector is None
 
