@@ -181,26 +181,39 @@ def test_kafka_between_them_changes_nothing(tmp_path: Path, undisturbed: list[An
     assert tracklets(tmp_path / "run" / "test.db") == undisturbed
 
 
-def test_an_order_to_stop_ends_tracklets_and_matches_them(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    supervisor = Supervisor(load_site(demo_site(tmp_path / "run", ("cam1", "cam3"), status_period_s=0.5)))
+def stop_midway(site: SiteConfig) -> Supervisor:
+    """Runs a site of files, and orders its end when some frames were decoded."""
+    supervisor = Supervisor(site)
 
-    def stop_midway() -> None:
-        if decoded(supervisor) > 120:
+    def stop_once() -> None:
+        # A second order would end everything at once.
+        if decoded(supervisor) > 120 and not supervisor.board.order:
             supervisor.stop()
 
     try:
         supervisor.start()
-        # Only once: the second order would end everything at once.
-        outcome = supervisor.run(lambda: None if supervisor.board.order else stop_midway())
+        assert supervisor.run(stop_once).is_drained
     finally:
         supervisor.close()
+    return supervisor
 
-    database = tmp_path / "run" / "test.db"
-    reasons = {reason for (reason,) in rows(database, "SELECT end_reason FROM tracklets")}
-    assert outcome.is_drained
-    assert None not in reasons
-    assert "shutdown" in reasons
+
+def test_a_run_after_one_that_was_stopped_says_the_same_as_one_undisturbed(
+    tmp_path: Path, undisturbed: list[Any]
+) -> None:
+    site, database = two_cameras(tmp_path / "run"), tmp_path / "run" / "test.db"
+    supervisor = stop_midway(site)
+
+    said = tracklets(database)
+    assert {name for name, *_ in said} <= {name for name, *_ in undisturbed}
+    # What was in view has not ended: only a run that follows it to its end can say when it did.
+    assert [end for *_, end in said if end is not None] == ["left"] * sum(end is not None for *_, end in said)
     assert all(supervisor.board.camera(name).state is RowState.STOPPED for name in ("cam1", "cam3"))
-    states = dict(rows(database, "SELECT camera, state FROM camera_status"))
-    assert states == {"cam1": "stopped", "cam3": "stopped"}
+    assert dict(rows(database, "SELECT camera, state FROM camera_status")) == {"cam1": "stopped", "cam3": "stopped"}
+    for name in supervisor.board.cameras:
+        accounts = Accounts.of(supervisor.board.camera(name))
+        assert (accounts.frames_in_flight, accounts.crops_in_flight) == (0, 0)
+
+    run(site)
+    assert tracklets(database) == undisturbed
+    assert not rows(database, "SELECT tracklet_id FROM tracklets WHERE end_reason IS NULL")
