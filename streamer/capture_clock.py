@@ -64,12 +64,14 @@ class LiveClock:
     Attributes:
         held: Frames so far that had no timestamp.
         has_sender_time: Whether the last frame was dated by the sender.
+        is_dated: Whether any frame so far had a timestamp.
         is_disbelieved: Whether the sender reports a time that can't be right.
         sender_skew_s: How far the sender's clock is behind ours, by the quickest arrival; None before its report.
     """
 
     def __init__(self, frame_s: float, max_skew_s: float) -> None:
         self.held = 0
+        self.is_dated = False
         self.has_sender_time = False
         self.is_disbelieved = False
         self.sender_skew_s: float | None = None
@@ -95,6 +97,7 @@ class LiveClock:
         if pts_s is None:
             self.held += 1
             return self._keep_pace(arrived_s)
+        self.is_dated = True
         step_s = self._step(pts_s, arrived_s)
         anchor_s = self._arrival_anchor(pts_s, arrived_s, leapt=step_s is None)
         self.has_sender_time = sender_offset_s is not None and self._believes(anchor_s - sender_offset_s)

@@ -75,6 +75,8 @@ class SessionClock:
         """Where the time comes from, in words."""
         if self._live is None:
             return self._start_source
+        if self._live.held and not self._live.is_dated:
+            return "arrival"
         return "sender report (RTCP)" if self._live.has_sender_time else "arrival + timestamps"
 
     @property
@@ -98,6 +100,8 @@ class SessionClock:
             return self._file_clock(decoded).date(decoded.pts_s)
         arrived_s = self._wall_clock().timestamp()
         captured_s = self._live.date(decoded.pts_s, arrived_s, decoded.sender_offset_s)
+        if decoded.pts_s is None and self._live.held == 1:
+            _log.warning("frames without a timestamp, dated by arrival", camera=self._camera.id)
         if decoded.pts_s is not None and decoded.sender_offset_s is not None:
             self.skew_s = arrived_s - decoded.pts_s - decoded.sender_offset_s
         else:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import av
 import structlog
 from av.codec.hwaccel import HWAccel
+from av.format import Flags
 
 from streamer.config import mask
 from streamer.packet_loss import PacketLoss
@@ -135,6 +136,7 @@ class VideoSource:
         info: What it says of itself.
         patience_s: A live source whose packets give no picture for so long is given up; None for files.
         loss: Counts what the network loses, where it can lose something.
+        is_dated: Whether its timestamps are its own; the library makes some up for formats that have none.
         monotonic: Seconds.
     """
 
@@ -146,6 +148,7 @@ class VideoSource:
         *,
         patience_s: float | None = None,
         loss: PacketLoss | None = None,
+        is_dated: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.info = info
@@ -153,7 +156,7 @@ class VideoSource:
         self._container = container
         self._stream = stream
         self._sender_offset_s: float | None = None
-        self._patience_s, self._loss, self._monotonic = patience_s, loss, monotonic
+        self._patience_s, self._loss, self._is_dated, self._monotonic = patience_s, loss, is_dated, monotonic
 
     @property
     def packets_lost(self) -> int:
@@ -178,7 +181,8 @@ class VideoSource:
                 raise SourceError(f"{self.info.shown}: sends what is no {self.info.codec} any more, or only damaged")
             for picture in pictures:
                 self.decode_errors += bool(picture.is_corrupt)
-                yield Decoded(picture, _seconds(picture.pts, self._stream.time_base), self._sender_offset_s)
+                pts_s = _seconds(picture.pts, self._stream.time_base) if self._is_dated else None
+                yield Decoded(picture, pts_s, self._sender_offset_s)
 
     def close(self) -> None:
         """Lets go of the connection; by the thread that reads it, since the library can't be interrupted."""
@@ -243,6 +247,8 @@ def open_source(
             _describe(camera, container, stream, decoder),
             patience_s=source.read_timeout_s if camera.is_live else None,
             loss=PacketLoss() if _is_lossy(camera) else None,
+            # A file's made up ones count its frames, which is right; a live camera need not keep the rate assumed.
+            is_dated=not (camera.is_live and container.format.flags & Flags.no_timestamps.value),
         )
     except BaseException:
         container.close()

@@ -63,6 +63,7 @@ class FakeContainer:
     before_packet: Callable[[int], None] = lambda _: None
     is_closed: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
+    format: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(flags=0))
 
     def __post_init__(self) -> None:
         context = SimpleNamespace(name="h264", width=64, height=48, pix_fmt="yuv420p", is_hwaccel=False)

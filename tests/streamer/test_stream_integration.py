@@ -1,8 +1,5 @@
 """Live sources against real servers on this machine."""
 
-import shutil
-import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +15,13 @@ from streamer.probe import probe
 from streamer.sightings import EndReason
 from streamer.sources import SourceError
 from streamer.stream import CameraStream
+from tests.servers.rtsp import RtspServer, mjpeg, need_rtsp
 from tests.streamer.video_files import colours, encode
 
 pytestmark = pytest.mark.integration
 
 PATIENCE_S = 20.0
-SERVER = Path(__file__).with_name("rtsp_server.py")
-#: Debian's Python: the one that `python3-gi` is installed for.
-SYSTEM_PYTHON = Path("/usr/bin/python3")
-PICTURES = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=25/1"
-MJPEG = f"( {PICTURES} ! jpegenc ! rtpjpegpay name=pay0 pt=26 )"
+MJPEG = mjpeg()
 QUICK = SourceConfig(open_timeout_s=5, read_timeout_s=1, reconnect_min_s=0.01, reconnect_max_s=0.02, queue_frames=50)
 
 
@@ -85,29 +79,9 @@ def test_http_404_is_told_and_retried(web_folder: tuple[Path, str]) -> None:
         assert isinstance(next(items(stream)), SessionEnd)
 
 
-class RtspServer:
-    """The server of `rtsp_server.py` as a process of its own."""
-
-    def __init__(self, launch: str, *credentials: str) -> None:
-        command = [str(SYSTEM_PYTHON), str(SERVER), launch, *credentials]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
-
-    def url(self, user: str = "", path: str = "camera") -> str:
-        return f"rtsp://{user}127.0.0.1:{self.port}/{path}"
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
 @pytest.fixture(scope="module")
 def _gstreamer() -> None:
-    check = "import gi; gi.require_version('GstRtspServer', '1.0')"
-    python = shutil.which(SYSTEM_PYTHON)
-    if python is None or subprocess.run([python, "-c", check], capture_output=True).returncode:
-        pytest.skip("no GStreamer RTSP server under the system's Python (gir1.2-gst-rtsp-server-1.0)")
+    need_rtsp()
 
 
 @contextmanager
@@ -150,7 +124,7 @@ def test_rtsp_whose_server_dies_is_a_disconnect() -> None:
 def test_rtsp_that_stalls_is_a_disconnect_within_the_bound() -> None:
     with serving(MJPEG) as server, streaming(server.url()) as stream:
         assert isinstance(next(items(stream)), Frame)
-        server.process.send_signal(signal.SIGSTOP)  # connected, but silent
+        server.stop_answering()
         end = next(item for item in items(stream) if isinstance(item, SessionEnd))
         assert "timeout" in end.message
 
