@@ -12,10 +12,15 @@ if TYPE_CHECKING:
     from streamer.bus.kafka.forwarder import KafkaForwarder
     from streamer.config import SiteConfig
 
+SECONDS_PER_DAY = 86_400.0
+
 
 def open_outbox(site: SiteConfig) -> Outbox:
     """This process's view of the site's outbox; nothing is opened before its first use."""
-    return Outbox(site.outbox_path, max_bytes=site.outbox.max_bytes)
+    days = site.outbox.max_age_days
+    return Outbox(
+        site.outbox_path, max_bytes=site.outbox.max_bytes, max_age_s=None if days is None else days * SECONDS_PER_DAY
+    )
 
 
 def open_publisher(site: SiteConfig) -> Publisher:

@@ -8,53 +8,33 @@ be skipped for good.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
 from filelock import Timeout as LockTimeout
 
 from streamer.bus import BusError
+from streamer.bus.outbox_file import open_outbox_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-#: How long one process waits for another's transaction; they take milliseconds, a deletion of a batch tens of them.
-BUSY_TIMEOUT_S = 10.0
 #: How long another process's message may lie before a reader looks again; a look takes 10 us.
 LOOK_AGAIN_S = 0.025
-#: Rows a transaction of `delete_through` takes away, so that writers never wait long behind it.
+#: Rows that one transaction takes away, so that writers never wait long behind it.
 DELETE_BATCH = 500
 #: Messages put aside that are kept; a flood of them must not fill the disk.
 MAX_DEAD = 1000
 #: Counted per message beside key and payload: the row itself and its place in the tree.
 ROW_OVERHEAD_BYTES = 64
 
-_FILE_VERSION = 1
-_WAL_LIMIT_BYTES = 8 << 20
 _VACUUM_PAGES = 256
-_SCHEMA = """
-BEGIN IMMEDIATE;
-CREATE TABLE messages (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, droppable INTEGER NOT NULL, size INTEGER NOT NULL, key TEXT NOT NULL,
-    payload BLOB NOT NULL
-);
-CREATE INDEX messages_droppable ON messages (id) WHERE droppable = 1;
-CREATE TABLE totals (waiting INTEGER NOT NULL, bytes INTEGER NOT NULL, dropped_droppable INTEGER NOT NULL,
-    dropped_others INTEGER NOT NULL);
-INSERT INTO totals VALUES (0, 0, 0, 0);
-CREATE TABLE dead (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL, payload BLOB NOT NULL, reason TEXT NOT NULL, rejected_at REAL NOT NULL
-);
-INSERT INTO sqlite_sequence (name, seq) VALUES ('messages', {last_id});
-PRAGMA user_version = {version};
-COMMIT;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +54,35 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True)
 class DroppedCounts:
-    """What a full outbox gave up, since the file was made.
+    """What the outbox gave up, since the file was made.
 
     Attributes:
-        droppable: Updates and heartbeats; they go first.
-        others: The oldest of the rest.
+        droppable: Updates and heartbeats, for want of room; they go first.
+        others: The oldest of the rest, for want of room.
+        old: What had waited longer than `max_age_s`. After a crash and a rest as long, a few of them may have reached
+            the reader before.
     """
 
-    droppable: int
-    others: int
+    droppable: int = 0
+    others: int = 0
+    old: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStatus:
+    """How an outbox stands.
+
+    Attributes:
+        messages: How many wait.
+        bytes: Their size, which `max_bytes` bounds.
+        oldest_s: For how many seconds the oldest has waited; 0 where nothing waits.
+        dropped: What was given up, by all processes, since the file was made.
+    """
+
+    messages: int
+    bytes: int
+    oldest_s: float
+    dropped: DroppedCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,8 @@ class Outbox:
     """The queue's file. Threads of a process share one instance; each process makes its own.
 
     No call waits for a reader. A full outbox takes the message all the same and lets go of droppable ones first, then
-    of the oldest, and counts them. After a crash at any moment, what `append` returned for is there, once.
+    of the oldest, and counts them; so it does with what has waited too long by the machine's clock. After a crash at
+    any moment, what `append` returned for is there, once.
 
     A new file starts its ids at the wall clock in microseconds: should the file be deleted while the matcher's
     database stays, new ids still lie above every offset that the database holds.
@@ -116,12 +117,16 @@ class Outbox:
     Args:
         path: The file; made on first use, as is its folder.
         max_bytes: Of the messages, `ROW_OVERHEAD_BYTES` each included; the file may be half as big again.
-        clock: Seconds since the Unix epoch; dates new files and dead messages.
+        max_age_s: Messages that have waited longer are dropped; None: they wait until there is no room.
+        clock: Seconds since the Unix epoch; dates messages, dead ones and new files.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, *, max_bytes: int, max_age_s: float | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self.path = path
         self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
         self._clock = clock
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
@@ -146,17 +151,18 @@ class Outbox:
             raise BusError(f"outbox {self.path}: a message of {size} bytes exceeds max_bytes, {self._max_bytes}")
         with self._transaction() as connection:
             row_id = connection.execute(
-                "INSERT INTO messages (droppable, size, key, payload) VALUES (?, ?, ?, ?)",
-                (droppable, size, key, payload),
+                "INSERT INTO messages (droppable, size, kept_at, key, payload) VALUES (?, ?, ?, ?, ?)",
+                (droppable, size, self._clock(), key, payload),
             ).lastrowid
             connection.execute("UPDATE totals SET waiting = waiting + 1, bytes = bytes + ?", (size,))
+            self._drop_old(connection)
             self._make_room(connection)
         with self._appended:
             self._appended.notify_all()
         return int(row_id or 0)
 
     def read(self, after: int, limit: int) -> list[OutboxRow]:
-        """The next messages in order; they stay.
+        """The next messages in order; they stay. Those that have waited too long are dropped first.
 
         Args:
             after: Only ids above this.
@@ -167,6 +173,9 @@ class Outbox:
         """
         query = "SELECT id, key, payload FROM messages WHERE id > ? ORDER BY id LIMIT ?"
         with self._use() as connection:
+            while self._has_old(connection):
+                with self._transaction():
+                    self._drop_old(connection)
             return [OutboxRow(*row) for row in connection.execute(query, (after, limit))]
 
     def wait(self, timeout_s: float) -> None:
@@ -192,18 +201,33 @@ class Outbox:
                 connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
         return deleted
 
+    def status(self) -> OutboxStatus:
+        """How it stands, in one look of some 10 us.
+
+        Raises:
+            BusError: The file can't be read.
+        """
+        query = (
+            "SELECT waiting, bytes, (SELECT kept_at FROM messages ORDER BY id LIMIT 1),"
+            " dropped_droppable, dropped_others, dropped_old FROM totals"
+        )
+        with self._use() as connection:
+            waiting, size, kept_at, *dropped = connection.execute(query).fetchone()
+        oldest_s = 0.0 if kept_at is None else max(0.0, self._clock() - kept_at)
+        return OutboxStatus(waiting, size, oldest_s, DroppedCounts(*dropped))
+
     def depth(self) -> int:
         """How many messages wait."""
-        return self._totals()[0]
+        return self.status().messages
 
     def bytes(self) -> int:
         """What `max_bytes` bounds: the size of all messages that wait."""
-        return self._totals()[1]
+        return self.status().bytes
 
     @property
     def dropped(self) -> DroppedCounts:
-        """What a full outbox gave up, by all processes, since the file was made."""
-        return DroppedCounts(*self._totals()[2:])
+        """What the outbox gave up, by all processes, since the file was made."""
+        return self.status().dropped
 
     def count_below(self, row_id: int) -> int:
         """How many messages have lower ids; quick where these are few."""
@@ -255,11 +279,25 @@ class Outbox:
                 self._connection.close()
                 self._connection = None
 
-    def _totals(self) -> tuple[int, int, int, int]:
-        query = "SELECT waiting, bytes, dropped_droppable, dropped_others FROM totals"
-        with self._use() as connection:
-            waiting, size, droppable, others = connection.execute(query).fetchone()
-        return waiting, size, droppable, others
+    def _oldest_kept_at(self) -> float:
+        return -math.inf if self._max_age_s is None else self._clock() - self._max_age_s
+
+    def _has_old(self, connection: sqlite3.Connection) -> bool:
+        oldest = connection.execute("SELECT kept_at FROM messages ORDER BY id LIMIT 1").fetchone()
+        return oldest is not None and oldest[0] < self._oldest_kept_at()
+
+    def _drop_old(self, connection: sqlite3.Connection) -> None:
+        """Drops what has waited too long, of the `DELETE_BATCH` oldest messages."""
+        if not self._has_old(connection):
+            return
+        limit = self._oldest_kept_at()
+        batch = connection.execute("SELECT id, size, kept_at FROM messages ORDER BY id LIMIT ?", (DELETE_BATCH,))
+        old = [(row_id, size) for row_id, size, kept_at in batch if kept_at < limit]
+        connection.executemany("DELETE FROM messages WHERE id = ?", [(row_id,) for row_id, _ in old])
+        connection.execute(
+            "UPDATE totals SET waiting = waiting - ?1, bytes = bytes - ?2, dropped_old = dropped_old + ?1",
+            (len(old), sum(size for _, size in old)),
+        )
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
         (size,) = connection.execute("SELECT bytes FROM totals").fetchone()
@@ -284,7 +322,7 @@ class Outbox:
         with self._lock:
             try:
                 if self._connection is None:
-                    self._connection = _open(self.path, self._clock)
+                    self._connection = open_outbox_file(self.path, self._clock)
                 yield self._connection
             except (sqlite3.Error, OSError, LockTimeout) as error:
                 raise BusError(f"outbox {self.path}: {' '.join(str(error).split())}") from error
@@ -317,38 +355,3 @@ def _drop_one(connection: sqlite3.Connection) -> int:
         (size,),
     )
     return int(size)
-
-
-def _open(path: Path, clock: Callable[[], float]) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    try:
-        _prepare(connection, path, clock)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection, path: Path, clock: Callable[[], float]) -> None:
-    version = _file_version(connection)
-    if version == 0:
-        # SQLite's own busy time-out does not cover the switch to WAL, and two processes may both find no file.
-        with FileLock(f"{path}.lock", timeout=BUSY_TIMEOUT_S):
-            version = _file_version(connection) or _create(connection, clock)
-    if version != _FILE_VERSION:
-        raise BusError(f"outbox {path}: version {version}, this program reads {_FILE_VERSION}")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
-
-
-def _file_version(connection: sqlite3.Connection) -> int:
-    with closing(connection.execute("PRAGMA user_version")) as cursor:
-        return int(cursor.fetchone()[0])
-
-
-def _create(connection: sqlite3.Connection, clock: Callable[[], float]) -> int:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.executescript(_SCHEMA.format(last_id=int(clock() * 1e6), version=_FILE_VERSION))
-    return _FILE_VERSION

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.bus import BusError
-from streamer.bus.outbox import ROW_OVERHEAD_BYTES, DroppedCounts, Outbox
+from streamer.bus.outbox import ROW_OVERHEAD_BYTES, DroppedCounts, Outbox, OutboxStatus
+from streamer.bus.outbox_report import report_outbox
+from streamer.counters import Board, Field
 
 PLENTY = 1 << 30
 
@@ -178,7 +180,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 def test_a_file_of_a_newer_program_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "box.db")) as connection:
         connection.execute("PRAGMA user_version = 7")
-    with pytest.raises(BusError, match="version 7, this program reads 1"):
+    with pytest.raises(BusError, match="version 7, this program reads 2"):
         Outbox(tmp_path / "box.db", max_bytes=PLENTY).depth()
 
 
@@ -194,4 +196,111 @@ def test_ids_are_moved_above_an_offset_that_lies_ahead_of_a_young_file(tmp_path:
     outbox.delete_through(1005)
     assert outbox.raise_ids(2000)
     assert outbox.append("main", b"next", droppable=False) == 2000
+    outbox.close()
+
+
+class Clock:
+    """A wall clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1.7e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_waited_too_long_is_dropped_and_counted_apart_whoever_looks_first(tmp_path: Path) -> None:
+    clock = Clock()
+    outbox = Outbox(tmp_path / "box.db", max_bytes=PLENTY, max_age_s=100.0, clock=clock)
+    for number in range(700):
+        outbox.append("main", bytes((number % 256,)), droppable=number % 2 == 0)
+    clock.now += 60
+    young = outbox.append("main", b"young", droppable=True)
+    assert outbox.dropped.old == 0
+    assert outbox.status().oldest_s == 60
+
+    clock.now += 60
+    assert [row.id for row in outbox.read(0, 1000)] == [young]
+    assert outbox.status() == OutboxStatus(1, size_of(b"young"), 60.0, DroppedCounts(old=700))
+
+    clock.now += 60
+    youngest = outbox.append("main", b"youngest", droppable=True)
+    assert outbox.status() == OutboxStatus(1, size_of(b"youngest"), 0.0, DroppedCounts(old=701))
+    assert [row.id for row in outbox.read(0, 1000)] == [youngest]
+    outbox.close()
+
+
+def test_without_a_limit_of_age_everything_waits(tmp_path: Path) -> None:
+    clock = Clock()
+    outbox = Outbox(tmp_path / "box.db", max_bytes=PLENTY, clock=clock)
+    outbox.append("main", b"1", droppable=True)
+    clock.now += 1e9
+    outbox.append("main", b"2", droppable=True)
+    assert rows_of(outbox) == [b"1", b"2"]
+    outbox.close()
+
+
+def test_a_clock_that_was_set_back_makes_nothing_old(tmp_path: Path) -> None:
+    clock = Clock()
+    outbox = Outbox(tmp_path / "box.db", max_bytes=PLENTY, max_age_s=100.0, clock=clock)
+    outbox.append("main", b"1", droppable=True)
+    clock.now -= 1000
+    outbox.append("main", b"2", droppable=True)
+    assert rows_of(outbox) == [b"1", b"2"]
+    assert outbox.status().oldest_s == 0
+    outbox.close()
+
+
+#: As the program before this one made the file.
+VERSION_1 = """
+PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA journal_mode = WAL;
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, droppable INTEGER NOT NULL, size INTEGER NOT NULL, key TEXT NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE INDEX messages_droppable ON messages (id) WHERE droppable = 1;
+CREATE TABLE totals (waiting INTEGER NOT NULL, bytes INTEGER NOT NULL, dropped_droppable INTEGER NOT NULL,
+    dropped_others INTEGER NOT NULL);
+INSERT INTO totals VALUES (2, 200, 5, 6);
+CREATE TABLE dead (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, payload BLOB NOT NULL, reason TEXT NOT NULL, rejected_at REAL NOT NULL
+);
+INSERT INTO messages VALUES (7, 0, 100, 'main', 'a'), (9, 1, 100, 'main', 'b');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_file_of_the_program_before_is_read_on_and_its_messages_age_from_now(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "box.db")) as connection:
+        connection.executescript(VERSION_1)
+    clock = Clock()
+    outbox = Outbox(tmp_path / "box.db", max_bytes=PLENTY, max_age_s=100.0, clock=clock)
+    assert outbox.status() == OutboxStatus(2, 200, 0.0, DroppedCounts(droppable=5, others=6))
+    clock.now += 50
+    assert outbox.append("main", b"c", droppable=False) == 10
+    assert [(row.id, row.key) for row in outbox.read(0, 9)] == [(7, "main"), (9, "main"), (10, "main")]
+    outbox.close()
+    again = Outbox(tmp_path / "box.db", max_bytes=PLENTY, max_age_s=100.0, clock=clock)
+    clock.now += 60
+    assert rows_of(again) == [b"c"]
+    assert again.dropped == DroppedCounts(droppable=5, others=6, old=2)
+    again.close()
+
+
+def test_the_board_shows_how_the_outbox_stands(tmp_path: Path) -> None:
+    clock = Clock()
+    outbox = Outbox(tmp_path / "box.db", max_bytes=2 * size_of(b"1"), max_age_s=100.0, clock=clock)
+    row = Board([], ["forwarder"]).stage("forwarder")
+    for payload, droppable in ((b"1", False), (b"2", True), (b"3", False), (b"4", False)):
+        outbox.append("main", payload, droppable=droppable)
+    clock.now += 40
+    report_outbox(outbox, row)
+    assert (row.count(Field.OUTBOX_MESSAGES), row.count(Field.OUTBOX_BYTES)) == (2, 2 * size_of(b"1"))
+    assert row[Field.OUTBOX_OLDEST_S] == 40
+    assert (row[Field.OUTBOX_DROPPED_DROPPABLE], row[Field.OUTBOX_DROPPED_OTHERS]) == (1, 1)
+    clock.now += 70
+    assert rows_of(outbox) == []
+    report_outbox(outbox, row)
+    assert (row.count(Field.OUTBOX_MESSAGES), row.count(Field.OUTBOX_DROPPED_OLD)) == (0, 2)
     outbox.close()
