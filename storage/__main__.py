@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from storage.correction_commands import COMMANDS
-from storage.crop_store import CropStore
+from storage.care_commands import COMMANDS as CARE_COMMANDS
+from storage.correction_commands import COMMANDS as CORRECTION_COMMANDS
 from storage.errors import StorageError
 from storage.export import write_boxes, write_crops
 from storage.report import Format, Report, dead_letters_report, show, trajectory_report, vehicles_report
-from storage.terminal import DatabaseUrl, OutputFormat, reading
+from storage.terminal import CropsDir, DatabaseUrl, OutputFormat, Person, crop_store, moment, reading
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from storage.crop_store import CropStore
+
 app = typer.Typer(
     help=(
         "Ask where vehicles went and why, and correct what is wrong. All of it may be done while cameras are running; "
-        "nothing is ever lost: a correction adds decisions, and `undo` takes it back.\n\n"
+        "a correction loses nothing: it adds decisions, and `undo` takes it back. Who asks is noted: see `audit`.\n\n"
         "Begin with the list, then follow one vehicle by the first characters of its id:\n\n"
         "  python -m storage vehicles --database sqlite:///demo.db --min-cameras 2\n\n"
         "  python -m storage trajectory 3f2a --database sqlite:///demo.db\n\n"
@@ -43,7 +44,7 @@ class AsOf(StrEnum):
 
 
 @app.command()
-def vehicles(
+def vehicles(  # noqa: PLR0913 - a parameter for each option
     database: DatabaseUrl,
     camera: Annotated[str | None, typer.Option(help="Only vehicles that this camera saw.")] = None,
     min_cameras: Annotated[int, typer.Option(min=1, help="Only vehicles that this many cameras saw.")] = 1,
@@ -54,6 +55,7 @@ def vehicles(
         str | None, typer.Option("--to", metavar="TIME", help="Only vehicles in view before this time.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    by: Person = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
     """List vehicles, in the order they were first seen.
@@ -62,13 +64,13 @@ def vehicles(
 
     Example: vehicles --database sqlite:///demo.db --camera gate --from 2026-01-01T12:00 --format csv
     """
-    with reading(database) as session:
+    with reading(database, "vehicles", by, camera=camera, start=start, end=end, min_cameras=min_cameras) as session:
         from storage.trajectories import vehicles as find
 
         found = find(
             session,
-            start=_moment("--from", start),
-            end=_moment("--to", end),
+            start=moment("--from", start),
+            end=moment("--to", end),
             camera=camera,
             min_cameras=min_cameras,
             limit=limit,
@@ -80,13 +82,14 @@ def vehicles(
 def trajectory(
     vehicle: Annotated[str, typer.Argument(metavar="VEHICLE", help="Its id, or the first characters of it.")],
     database: DatabaseUrl,
+    by: Person = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
     """Show where one vehicle went: a row for each stay in a camera's view, and why it was taken for this vehicle's.
 
     Example: trajectory 3f2a --database sqlite:///demo.db --format json
     """
-    with reading(database) as session:
+    with reading(database, "trajectory", by, vehicle) as session:
         from storage.trajectories import trajectory as find
 
         show(trajectory_report(find(session, vehicle), output), output)
@@ -104,9 +107,8 @@ def export(
     crops: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a folder that reid.train reads; new or empty.")
     ] = None,
-    crops_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the crops lie. Default: crops beside the SQLite file.")
-    ] = None,
+    crops_dir: CropsDir = None,
+    by: Person = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
     """Write boxes or crops to files.
@@ -116,7 +118,8 @@ def export(
 
     Example: export --database sqlite:///demo.db --boxes boxes.csv --as-of decision
     """
-    with reading(database) as session:
+    written = {"boxes": str(boxes or ""), "crops": str(crops or ""), "as_of": as_of.value}
+    with reading(database, "export", by, **written) as session:
         if boxes is None and crops is None:
             raise StorageError("export: say what to write: --boxes FILE.csv, --crops DIR, or both")
         decisions: Literal["decision", "final"] = "final" if as_of is AsOf.FINAL else "decision"
@@ -124,7 +127,7 @@ def export(
         if boxes is not None:
             rows.append(_export_boxes(session, boxes, decisions))
         if crops is not None:
-            rows.append(_export_crops(session, crops, _crop_store(session, crops_dir), decisions))
+            rows.append(_export_crops(session, crops, crop_store("export", database, crops_dir), decisions))
         show(Report(("what", "path", "rows", "missing"), rows), output)
 
 
@@ -143,44 +146,24 @@ def _export_crops(
     return ("crops", str(folder), done.written, done.missing)
 
 
-def _crop_store(session: Session, crops_dir: Path | None) -> CropStore:
-    bind = session.connection().engine.url
-    if crops_dir is None and bind.get_backend_name() == "sqlite" and bind.database:
-        crops_dir = Path(bind.database).parent / "crops"
-    if crops_dir is None:
-        raise StorageError("export: --crops-dir is wanted: the crops don't lie beside this database")
-    if not crops_dir.is_dir():
-        raise StorageError(f"export: --crops-dir: {crops_dir} is no folder")
-    return CropStore(crops_dir)
-
-
-def _moment(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise StorageError(f"{option}: wanted a time such as 2026-01-01T12:30, got {text!r}") from error
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
 @app.command("dead-letters")
 def dead_letters(
     database: DatabaseUrl,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    by: Person = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
     """List messages that the matcher could not use, the newest first, and why; docs/operations.md says what to do.
 
     Example: dead-letters --database sqlite:///demo.db --format json
     """
-    with reading(database) as session:
+    with reading(database, "dead-letters", by) as session:
         from storage.dead_letters import load_dead_letters
 
         show(dead_letters_report(load_dead_letters(session, limit=limit)), output)
 
 
-for _command in COMMANDS:
+for _command in (*CORRECTION_COMMANDS, *CARE_COMMANDS):
     app.command()(_command)
 
 

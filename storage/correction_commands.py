@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from storage.errors import CorrectionError
 from storage.report import Format, corrections_report, show
-from storage.terminal import DatabaseUrl, OutputFormat, reading, writing
+from storage.terminal import DatabaseUrl, OutputFormat, Person, person, reading, writing
 
 if TYPE_CHECKING:
     from storage.history import Correction
 
-Operator = Annotated[
-    str | None, typer.Option("--by", metavar="NAME", help="Who decides. Default: the name you are logged in by.")
-]
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why, for whoever asks later.")]
 Tracklets = Annotated[
     list[str], typer.Argument(metavar="TRACKLET...", help="Their ids, or the first or last characters of each.")
@@ -28,6 +23,7 @@ Tracklets = Annotated[
 def why(
     tracklet: Annotated[str, typer.Argument(metavar="TRACKLET", help="Its id, or the first or last characters of it.")],
     database: DatabaseUrl,
+    by: Person = None,
 ) -> None:
     """Say why a tracklet belongs to its vehicle: who decided, what was weighed, what had been said before.
 
@@ -36,7 +32,7 @@ def why(
 
     Example: why gate/s1/7 --database sqlite:///demo.db
     """
-    with reading(database) as session:
+    with reading(database, "why", by, tracklet) as session:
         from storage.explanation import explain, in_words
 
         for line in in_words(explain(session, tracklet)):
@@ -47,7 +43,7 @@ def merge(
     keep: Annotated[str, typer.Argument(metavar="KEEP", help="The vehicle that remains, by the start of its id.")],
     other: Annotated[str, typer.Argument(metavar="OTHER", help="The one whose tracklets it is given.")],
     database: DatabaseUrl,
-    by: Operator = None,
+    by: Person = None,
     note: Note = "",
 ) -> None:
     """Say that two vehicles are one.
@@ -56,30 +52,30 @@ def merge(
 
     Example: merge 3f2a 9c01 --note 'same dent' --database sqlite:///demo.db
     """
-    with writing(database) as session:
+    with writing(database, "merge", by, keep, other=other, note=note) as session:
         from storage import corrections
 
-        _tell(corrections.merge(session, keep, other, by=_name(by), at=datetime.now(UTC), note=note))
+        _tell(corrections.merge(session, keep, other, by=person(by), at=datetime.now(UTC), note=note))
 
 
-def split(tracklets: Tracklets, database: DatabaseUrl, by: Operator = None, note: Note = "") -> None:
+def split(tracklets: Tracklets, database: DatabaseUrl, by: Person = None, note: Note = "") -> None:
     """Say that some tracklets of a vehicle are another one.
 
     They leave their vehicle together and become a new one. All tracklets of both are pinned.
 
     Example: split gate/s1/7 bridge/s1/2 --database sqlite:///demo.db
     """
-    with writing(database) as session:
+    with writing(database, "split", by, tracklets[0], tracklets=tracklets, note=note) as session:
         from storage import corrections
 
-        _tell(corrections.split(session, tracklets, by=_name(by), at=datetime.now(UTC), note=note))
+        _tell(corrections.split(session, tracklets, by=person(by), at=datetime.now(UTC), note=note))
 
 
 def move(
     tracklets: Tracklets,
     to: Annotated[str, typer.Option("--to", metavar="VEHICLE", help="Whose they are, by the start of its id.")],
     database: DatabaseUrl,
-    by: Operator = None,
+    by: Person = None,
     note: Note = "",
 ) -> None:
     """Say that some tracklets belong to another vehicle that is known.
@@ -88,16 +84,16 @@ def move(
 
     Example: move gate/s1/7 --to 3f2a --database sqlite:///demo.db
     """
-    with writing(database) as session:
+    with writing(database, "move", by, tracklets[0], tracklets=tracklets, to=to, note=note) as session:
         from storage import corrections
 
-        _tell(corrections.move(session, tracklets, to, by=_name(by), at=datetime.now(UTC), note=note))
+        _tell(corrections.move(session, tracklets, to, by=person(by), at=datetime.now(UTC), note=note))
 
 
 def undo(
     correction: Annotated[int, typer.Argument(metavar="CORRECTION", help="Its number, as `corrections` lists it.")],
     database: DatabaseUrl,
-    by: Operator = None,
+    by: Person = None,
     note: Note = "",
 ) -> None:
     """Take a correction back, a person's or the matcher's.
@@ -108,10 +104,10 @@ def undo(
 
     Example: undo 12 --database sqlite:///demo.db
     """
-    with writing(database) as session:
+    with writing(database, "undo", by, correction=correction, note=note) as session:
         from storage import corrections
 
-        _tell(corrections.undo(session, correction, by=_name(by), at=datetime.now(UTC), note=note))
+        _tell(corrections.undo(session, correction, by=person(by), at=datetime.now(UTC), note=note))
 
 
 def corrections(
@@ -120,28 +116,20 @@ def corrections(
         bool, typer.Option("--people-only", help="Leave out what the matcher's second look did.")
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    by: Person = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
     """List what was corrected, latest first: by whom, how many tracklets moved, and which are only confirmed.
 
     Example: corrections --people-only --database sqlite:///demo.db
     """
-    with reading(database) as session:
+    with reading(database, "corrections", by, people_only=people_only, limit=limit) as session:
         from storage.history import corrections as find
 
         show(corrections_report(find(session, limit=limit, people_only=people_only)), output)
 
 
 COMMANDS = (why, merge, split, move, undo, corrections)
-
-
-def _name(by: str | None) -> str:
-    if by is not None:
-        return by
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError) as error:
-        raise CorrectionError("--by NAME is wanted: nobody is logged in by a name here") from error
 
 
 def _tell(made: Correction) -> None:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+class OutsideError(StorageError):
+    """A picture's path that leads out of its folder."""
+
+
 class CropStore:
     """Files below a folder, each named by its relative POSIX path. Several processes may write at once.
 
@@ -55,18 +59,47 @@ class CropStore:
         except OSError as error:
             raise StorageError(f"crop {path}: {error.strerror or error}") from error
 
+    def remove(self, relative: str) -> int | None:
+        """Removes a file, and the folders that it leaves empty.
+
+        Returns:
+            Its size in bytes; None where there is no such file.
+
+        Raises:
+            OutsideError: The path leaves the folder.
+            StorageError: The file can't be removed.
+        """
+        path = self.path(relative)
+        try:
+            size = path.lstat().st_size
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageError(f"crop {path}: {error.strerror or error}") from error
+        self._remove_empty(path.parent)
+        return size
+
+    def _remove_empty(self, folder: Path) -> None:
+        while folder != self.root:
+            try:
+                folder.rmdir()
+            except OSError:
+                return  # another picture lies there, or has just been put there
+            folder = folder.parent
+
     def path(self, relative: str) -> Path:
         """Where a file lies.
 
         Raises:
-            StorageError: The path leaves the folder, by `..`, by being absolute, or through a link.
+            OutsideError: The path leaves the folder, by `..`, by being absolute, or through a link.
         """
         parts = PurePosixPath(relative).parts
         if not parts or ".." in parts or "\\" in relative or "\0" in relative or relative.startswith("/"):
-            raise StorageError(f"crop {relative!r}: wanted a path below {self.root}")
+            raise OutsideError(f"crop {relative!r}: wanted a path below {self.root}")
         path = self.root.joinpath(*parts)
         if not path.resolve().is_relative_to(self.root.resolve()):
-            raise StorageError(f"crop {relative!r}: leads out of {self.root}")
+            raise OutsideError(f"crop {relative!r}: leads out of {self.root}")
         return path
 
 

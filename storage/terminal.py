@@ -1,9 +1,16 @@
-"""What the commands share: how a database is named and opened, and how they fail in one line."""
+"""What the commands share: how a database is named and opened, who asks, and how they fail in one line.
+
+Nobody asks unseen: a database can't be opened here without a note of who asks what, and where it can't be written the
+question isn't answered.
+"""
 
 from __future__ import annotations
 
+import getpass
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from storage.crop_store import CropStore
     from storage.database import Database
 
 DatabaseUrl = Annotated[
@@ -25,24 +33,107 @@ DatabaseUrl = Annotated[
 OutputFormat = Annotated[
     Format, typer.Option("--format", help="A table for people, JSON or CSV for programs. Times are UTC.")
 ]
+Person = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        "--by",
+        metavar="NAME",
+        help="Who asks or decides; every question is noted, see `audit`. Default: the name you are logged in by.",
+    ),
+]
+CropsDir = Annotated[
+    Path | None,
+    typer.Option("--crops-dir", metavar="DIR", help="Where the pictures lie. Default: crops beside the SQLite file."),
+]
 
 
 @contextmanager
-def reading(url: str) -> Iterator[Session]:
-    """A session on a database that exists; what can't be read ends the program with one line and status 2."""
-    with _opened(url) as database, database.snapshot() as session:
+def reading(url: str, action: str, by: str | None, subject: str = "", **details: object) -> Iterator[Session]:
+    """A session on a database that exists; what can't be read ends the program with one line and status 2.
+
+    Args:
+        url: The database.
+        action: What is asked, for the audit.
+        by: Who asks; None: who is logged in.
+        subject: The vehicle or tracklet that it is about; empty: about many.
+        details: Filters.
+    """
+    with opened(url, action, by, subject, **details) as database, database.snapshot() as session:
         yield session
 
 
 @contextmanager
-def writing(url: str) -> Iterator[Session]:
-    """As `reading`, in a transaction: it is committed at the end, unless something can't be done."""
-    with _opened(url) as database, database.transaction() as session:
+def writing(url: str, action: str, by: str | None, subject: str = "", **details: object) -> Iterator[Session]:
+    """As `reading`, in a transaction: it is committed at the end, the note too, unless something can't be done."""
+    with _found(url) as database, database.transaction() as session:
+        _note(session, action, by, subject, details)
         yield session
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[Database]:
+def opened(url: str, action: str, by: str | None, subject: str = "", **details: object) -> Iterator[Database]:
+    """As `reading`, for what makes its own transactions."""
+    with _found(url) as database:
+        with database.transaction() as session:
+            _note(session, action, by, subject, details)
+        yield database
+
+
+def person(by: str | None) -> str:
+    """Who asks.
+
+    Raises:
+        StorageError: Nobody is named, and nobody is logged in by a name.
+    """
+    if by is not None:
+        return by
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise StorageError("--by NAME is wanted: nobody is logged in by a name here") from error
+
+
+def crop_store(command: str, url: str, crops_dir: Path | None) -> CropStore:
+    """Where the pictures of that database lie.
+
+    Raises:
+        StorageError: It isn't said, or there is no such folder.
+    """
+    from storage.crop_store import CropStore
+
+    if crops_dir is None and url.startswith("sqlite:///"):
+        crops_dir = Path(url.removeprefix("sqlite:///").partition("?")[0]).parent / "crops"
+    if crops_dir is None:
+        raise StorageError(f"{command}: --crops-dir is wanted: the crops don't lie beside this database")
+    if not crops_dir.is_dir():
+        raise StorageError(f"{command}: --crops-dir: {crops_dir} is no folder")
+    return CropStore(crops_dir)
+
+
+def moment(option: str, text: str | None) -> datetime | None:
+    """A time as a person writes it; UTC where it names no zone.
+
+    Raises:
+        StorageError: It is none.
+    """
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise StorageError(f"{option}: wanted a time such as 2026-01-01T12:30, got {text!r}") from error
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _note(session: Session, action: str, by: str | None, subject: str, details: dict[str, object]) -> None:
+    from storage.audit import Inquiry, note
+
+    note(session, Inquiry(action, person(by), subject, details), datetime.now(UTC))
+
+
+@contextmanager
+def _found(url: str) -> Iterator[Database]:
     from storage.database import Database
 
     try:
