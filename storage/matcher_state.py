@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, func, literal_column, or_, select
+from sqlalchemy import exists, func, literal_column, or_, select, union, union_all
 from sqlalchemy.orm import aliased
 
 from storage.blobs import decode_vector
@@ -27,8 +27,12 @@ from storage.statements import wait_for_decisions
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy import ColumnElement, Select, SelectBase
     from sqlalchemy.orm import Session
+
+
+# SQLite takes 500 queries in a union.
+_MAX_UNION = 400
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +97,8 @@ def load_tracklets(
 ) -> list[StoredTracklet]:
     """The region's tracklets, earliest first.
 
-    Two SQL statements, however many there are.
+    Two SQL statements, or three with `newest`, however many there are; their cost grows with what they give, not with
+    what else there is.
 
     Args:
         session: To read from.
@@ -101,7 +106,7 @@ def load_tracklets(
         seen_since: Leaves out those last seen before this whose vehicle has been decided; None takes all.
         newest: So many of each camera's last ones with picture and path are taken all the same.
     """
-    chosen = _chosen(region, seen_since, newest)
+    chosen = _chosen(session, region, seen_since, newest)
     embeddings = _newest_embeddings(session, chosen)
     rows = session.execute(
         select(TrackletRow, AssignmentRow)
@@ -125,7 +130,7 @@ def load_paths(
 ) -> dict[str, PathPoints]:
     """Where those tracklets were that `load_tracklets` gives, by id; none of those that no path has come of.
 
-    One SQL statement, however many there are.
+    One SQL statement, or two with `newest`, however many there are.
 
     Args:
         session: To read from.
@@ -135,7 +140,7 @@ def load_paths(
     """
     rows = session.execute(
         select(SightingRow.tracklet_id, SightingRow.path)
-        .where(SightingRow.tracklet_id.in_(_chosen(region, seen_since, newest)), SightingRow.path.is_not(None))
+        .where(SightingRow.tracklet_id.in_(_chosen(session, region, seen_since, newest)), SightingRow.path.is_not(None))
         .order_by(SightingRow.tracklet_id, SightingRow.sequence)
     )
     return {
@@ -238,27 +243,43 @@ def session_is_finished(session: Session, camera: str, session_id: str) -> bool:
     return bool(session.execute(found).scalar_one_or_none())
 
 
-def _chosen(region: str, seen_since: datetime | None, newest: int) -> Select[str]:
-    chosen = select(TrackletRow.tracklet_id).where(TrackletRow.region == region)
+def _chosen(session: Session, region: str, seen_since: datetime | None, newest: int) -> SelectBase:
+    """The ids. A union, since the databases find no index for conditions that are joined by OR."""
+    in_region = select(TrackletRow.tracklet_id).where(TrackletRow.region == region)
     if seen_since is None:
-        return chosen
-    final = (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & ~AssignmentRow.is_provisional
-    wanted = (TrackletRow.ended_at >= seen_since) | ~exists().where(final)
+        return in_region
+    wanted = [in_region.where(TrackletRow.ended_at >= seen_since), in_region.where(~TrackletRow.is_decided)]
     if newest:
-        looks = EmbeddingRow.tracklet_id == TrackletRow.tracklet_id
-        path = (SightingRow.tracklet_id == TrackletRow.tracklet_id) & SightingRow.path.is_not(None)
-        rank = func.row_number().over(
-            partition_by=TrackletRow.camera, order_by=(TrackletRow.ended_at.desc(), TrackletRow.tracklet_id.desc())
-        )
-        ranked = select(TrackletRow.tracklet_id, rank.label("rank")).where(
-            TrackletRow.region == region, exists().where(final), exists().where(looks), exists().where(path)
-        )
-        last = ranked.subquery()
-        wanted |= TrackletRow.tracklet_id.in_(select(last.c.tracklet_id).where(last.c.rank <= newest))
-    return chosen.where(wanted)
+        last = [_last_of(region, camera, newest) for camera in _cameras(session, region)]
+        groups = (last[begin : begin + _MAX_UNION] for begin in range(0, len(last), _MAX_UNION))
+        wanted += [select(union_all(*group).subquery().c.tracklet_id) for group in groups]
+    return union(*wanted)
 
 
-def _newest_embeddings(session: Session, chosen: Select[str]) -> dict[str, list[EmbeddingRecord]]:
+def _last_of(region: str, camera: str, newest: int) -> Select[str]:
+    looks = EmbeddingRow.tracklet_id == TrackletRow.tracklet_id
+    path = (SightingRow.tracklet_id == TrackletRow.tracklet_id) & SightingRow.path.is_not(None)
+    last = (
+        select(TrackletRow.tracklet_id)
+        .where(TrackletRow.region == region, TrackletRow.camera == camera, TrackletRow.is_decided)
+        .where(exists().where(looks), exists().where(path))
+        .order_by(TrackletRow.ended_at.desc(), TrackletRow.tracklet_id.desc())
+        .limit(newest)
+    )
+    # SQLite takes no limit inside of a union but in a query of its own.
+    return select(last.subquery().c.tracklet_id)
+
+
+def _cameras(session: Session, region: str) -> list[str]:
+    """The cameras that the region's tracklets are of, each found by one look into the index: DISTINCT reads all."""
+    lowest = select(func.min(TrackletRow.camera).label("camera")).where(TrackletRow.region == region)
+    found = lowest.cte("found", recursive=True)
+    higher = lowest.where(TrackletRow.camera > found.c.camera).correlate(found).scalar_subquery()
+    found = found.union_all(select(higher).where(found.c.camera.is_not(None)))
+    return list(session.scalars(select(found.c.camera).where(found.c.camera.is_not(None))))
+
+
+def _newest_embeddings(session: Session, chosen: SelectBase) -> dict[str, list[EmbeddingRecord]]:
     rank = func.row_number().over(
         partition_by=(EmbeddingRow.tracklet_id, EmbeddingRow.modality),
         order_by=EmbeddingRow.embedding_id.desc(),

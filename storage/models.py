@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -155,6 +156,14 @@ class TrackletRow(Base):
     __table_args__ = (
         # What a matcher loads when it starts: the region's tracklets of the last while.
         Index(None, "region", "ended_at"),
+        # What it loads beside: those that it has yet to decide, and each camera's last ones, to learn from.
+        Index(
+            "ix_tracklets_undecided",
+            "region",
+            sqlite_where=text("NOT is_decided"),
+            postgresql_where=text("NOT is_decided"),
+        ),
+        Index(None, "region", "camera", "ended_at"),
         # Vehicles in a time window, at one camera or at any.
         Index(None, "camera", "started_at"),
         Index(None, "started_at"),
@@ -180,6 +189,9 @@ class TrackletRow(Base):
     end_reason: Mapped[str | None] = mapped_column(String(32), comment="NULL: it goes on")
     context_image: Mapped[str | None] = mapped_column(Text, comment="below crops_dir; NULL: none was taken")
     last_sequence: Mapped[int] = mapped_column(comment="of the newest sighting; -1: closed before any came")
+    is_decided: Mapped[bool] = mapped_column(
+        server_default=false(), comment="a decision that was not provisional was made"
+    )
 
 
 class SightingRow(Base):

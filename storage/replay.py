@@ -159,7 +159,9 @@ def carry_over(source: Session, target: Session, tracklets: Sequence[RecordedTra
     ids = [tracklet.stored.tracklet.tracklet_id for tracklet in tracklets]
     for model, order in ((TrackletRow, "tracklet_id"), (SightingRow, "sighting_id")):
         table = _table(model)
-        _add(target, model, source.execute(select(table).where(table.c.tracklet_id.in_(ids)).order_by(order)).all())
+        # There, nothing is decided yet.
+        columns = [column for column in table.columns if column.name != "is_decided"]
+        _add(target, model, source.execute(select(*columns).where(table.c.tracklet_id.in_(ids)).order_by(order)).all())
     embeddings = [_embedding_values(embedding) for tracklet in tracklets for embedding in tracklet.embeddings]
     if embeddings:
         target.execute(insert(_table(EmbeddingRow)), embeddings)

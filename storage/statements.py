@@ -181,6 +181,13 @@ STANDING = (
     .where(TrackletRow.tracklet_id == bindparam("of"))
 )
 
+#: Notes that a decision on the tracklet `of` was not provisional.
+MARK_DECIDED = (
+    update(_table(TrackletRow))
+    .where(TrackletRow.tracklet_id == bindparam("of"), ~TrackletRow.is_decided)
+    .values(is_decided=True)
+)
+
 #: Makes the decision `of` no longer the current one; returns its id if it was.
 RETIRE = (
     update(_table(AssignmentRow))

@@ -359,6 +359,8 @@ class Writer:
         place = {"supersedes": standing.assignment_id, "is_current": True, "correction_id": correction_id}
         add = statements.add_numbered(self._dialect, AssignmentRow)
         added: int = self._session.execute(add, _values(assignment) | place).scalar_one()
+        if not assignment.is_provisional:
+            self._session.execute(statements.MARK_DECIDED, {"of": assignment.tracklet_id})
         return added
 
     def refresh_vehicles(self, vehicle_ids: Collection[str | None]) -> None:

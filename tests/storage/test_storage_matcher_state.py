@@ -54,7 +54,7 @@ def test_the_newest_embedding_of_each_modality_comes_back(database: Database) ->
     assert [(crop.modality, crop.sighting_id[-1]) for crop in found.embeddings] == [("thermal", "2"), ("visible", "3")]
 
 
-@pytest.mark.parametrize(("seen_since", "numbers"), [(None, [1, 2, 4]), (after(5), [2, 4]), (after(6.5), [4])])
+@pytest.mark.parametrize(("seen_since", "numbers"), [(None, [1, 2, 4, 5]), (after(5), [2, 4, 5]), (after(6.5), [4, 5])])
 def test_only_the_region_the_last_while_and_what_is_undecided(
     database: Database, seen_since: object, numbers: list[int]
 ) -> None:
@@ -62,10 +62,26 @@ def test_only_the_region_the_last_while_and_what_is_undecided(
         store(session, tracklet(number=1, start=0, end=4.9), "v1")
         store(session, tracklet(number=2, start=1, end=6), "v2")
         store(session, tracklet(number=4, start=2, end=3))
+        store(session, tracklet(number=5, start=2, end=3))
+        Writer(session).assign(assignment("gate/s1/5", "v5", is_provisional=True))
         store(session, tracklet("bridge", number=3, region="north", end=9), "v3")
     with database.snapshot() as session:
         found = load_tracklets(session, "main", seen_since=seen_since)  # type: ignore[arg-type]
     assert [each.tracklet.number for each in found] == numbers
+
+
+def test_each_cameras_last_ones_are_taken_all_the_same(database: Database) -> None:
+    with database.transaction() as session:
+        for camera in ("bridge", "gate", "yard"):
+            for number in range(1, 5):
+                store(session, tracklet(camera, number, end=number), f"{camera}{number}", frames=[number])
+        store(session, tracklet("gate", 9, end=9), "without a path")
+        store(session, tracklet("far", 1, region="north"), "elsewhere", frames=[1])
+    with database.snapshot() as session:
+        found = load_tracklets(session, "main", seen_since=after(100), newest=2)
+        paths = load_paths(session, "main", seen_since=after(100), newest=2)
+    wanted = {f"{camera}/s1/{number}" for camera in ("bridge", "gate", "yard") for number in (3, 4)}
+    assert {each.tracklet.tracklet_id for each in found} == wanted == set(paths)
 
 
 def test_regions_are_those_with_tracklets(database: Database) -> None:

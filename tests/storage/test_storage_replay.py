@@ -103,7 +103,12 @@ def test_everything_but_decisions_is_carried_over(database: Database) -> None:
             for page in recorded_tracklets(source, "main", page=2):
                 carry_over(source, target, page)
         with other.snapshot() as target:
-            for model, but in ((CameraRow, ""), (CameraWatermarkRow, ""), (TrackletRow, ""), (SightingRow, "")):
+            for model, but in (
+                (CameraRow, ""),
+                (CameraWatermarkRow, ""),
+                (TrackletRow, "is_decided"),
+                (SightingRow, ""),
+            ):
                 assert _rows(target, model, but) == _rows(source, model, but)
             key = ("tracklet_id", "sighting_id")
             ours, theirs = (
