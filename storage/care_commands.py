@@ -172,6 +172,8 @@ def retain(  # noqa: PLR0913 - a parameter for each option
             sys.stdout.write(f"too old, held ones among them: {told or 'nothing'}\n")
             return
         sys.stdout.write(f"removed: {_told(_all(retention.run(now), sum(due.values())))}\n")
+        if retention.trouble:
+            raise StorageError(f"retain: not all pictures could be removed: {retention.trouble}")
 
 
 def disk(

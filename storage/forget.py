@@ -108,7 +108,7 @@ def forget(session: Session, crops: CropStore, vehicle_id: str, *, although_in_v
         )
     pictures = remove_pictures(crops, found.pictures)
     if pictures.stuck:
-        raise ForgetError(f"vehicle {found.vehicle_id}: pictures can't be removed: {', '.join(sorted(pictures.stuck))}")
+        raise ForgetError(f"vehicle {found.vehicle_id}: not removed: {'; '.join(pictures.stuck.values())}")
     return pictures.removed + remove_tracklets(session, found.tracklet_ids)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, cast
 
-import structlog
 from sqlalchemy import Table, delete, exists, func, insert, select, union_all
 from sqlalchemy.orm import aliased
 
@@ -29,14 +28,12 @@ from storage.statements import given_numbers
 from storage.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from sqlalchemy import CursorResult, Delete
     from sqlalchemy.orm import Session
 
     from storage.crop_store import CropStore
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +87,27 @@ class Pictures:
 
     Attributes:
         removed: How many there were, and how large.
-        stuck: The paths of those that could not be removed.
+        stuck: Those that could not be removed, by their paths; in one line each why.
     """
 
     removed: Removed
-    stuck: frozenset[str]
+    stuck: Mapping[str, str]
 
 
 def remove_pictures(crops: CropStore, paths: Iterable[str]) -> Pictures:
     """Removes files; one that is missing is fine, and one outside of the folder isn't ours to remove."""
-    removed, stuck = Removed(), set()
+    removed, stuck = Removed(), dict[str, str]()
     for path in paths:
         try:
             size = crops.remove(path)
-        except OutsideError as error:
-            _log.warning("picture left where it is", reason=str(error))
+        except OutsideError:
             removed += Removed(missing=1)
         except StorageError as error:
-            _log.warning("picture not removed", reason=str(error))
             removed += Removed(stuck=1)
-            stuck.add(path)
+            stuck[path] = str(error)
         else:
             removed += Removed(missing=1) if size is None else Removed(pictures=1, picture_bytes=size)
-    return Pictures(removed, frozenset(stuck))
+    return Pictures(removed, stuck)
 
 
 def pictures_of(session: Session, tracklet_ids: Collection[str]) -> list[tuple[str, str]]:

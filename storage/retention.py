@@ -25,10 +25,10 @@ from storage.models import (
     TrackletRow,
 )
 from storage.picture_sweep import sweep_pictures
-from storage.removal import Removed, pictures_of, remove_pictures, remove_tracklets
+from storage.removal import Pictures, Removed, pictures_of, remove_pictures, remove_tracklets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Row
     from sqlalchemy.orm import Session
@@ -109,6 +109,8 @@ class Retention:
 
     def __init__(self, database: Database, crops: CropStore, limits: Limits, *, batch: int = BATCH) -> None:
         self._database, self._crops, self._limits, self._batch = database, crops, limits, batch
+        #: Why a picture could not be removed, the last time that one couldn't.
+        self.trouble = ""
 
     def run(self, now: datetime, *, sweep: bool = True) -> Iterator[Removed]:
         """One pass; what it removed, after each transaction. Whoever asks for no more has broken it off.
@@ -171,21 +173,21 @@ class Retention:
             place = _Place(rows[-1].at, rows[-1].key)
 
     def _clear_crops(self, session: Session, rows: Sequence[Row[Any]]) -> Removed:
-        pictures = remove_pictures(self._crops, [row.crop_image for row in rows])
+        pictures = self._remove_pictures([row.crop_image for row in rows])
         cleared = [row.embedding_id for row in rows if row.crop_image not in pictures.stuck]
         clear = update(EmbeddingRow).where(EmbeddingRow.embedding_id.in_(cleared)).values(crop_image=None)
         session.execute(clear, execution_options=_PLAIN)
         return pictures.removed
 
     def _clear_contexts(self, session: Session, rows: Sequence[Row[Any]]) -> Removed:
-        pictures = remove_pictures(self._crops, [row.context_image for row in rows])
+        pictures = self._remove_pictures([row.context_image for row in rows])
         cleared = [row.tracklet_id for row in rows if row.context_image not in pictures.stuck]
         clear = update(TrackletRow).where(TrackletRow.tracklet_id.in_(cleared)).values(context_image=None)
         session.execute(clear, execution_options=_PLAIN)
         return pictures.removed
 
     def _remove_embeddings(self, session: Session, rows: Sequence[Row[Any]]) -> Removed:
-        pictures = remove_pictures(self._crops, [row.crop_image for row in rows if row.crop_image is not None])
+        pictures = self._remove_pictures([row.crop_image for row in rows if row.crop_image is not None])
         gone = [row.embedding_id for row in rows if row.crop_image not in pictures.stuck]
         remove = delete(EmbeddingRow).where(EmbeddingRow.embedding_id.in_(gone))
         session.execute(remove, execution_options=_PLAIN)
@@ -194,9 +196,14 @@ class Retention:
     def _remove_tracklets(self, session: Session, rows: Sequence[Row[Any]]) -> Removed:
         ids = {row.tracklet_id for row in rows}
         owners = pictures_of(session, ids)
-        pictures = remove_pictures(self._crops, [path for _, path in owners])
+        pictures = self._remove_pictures([path for _, path in owners])
         kept = {tracklet_id for tracklet_id, path in owners if path in pictures.stuck}
         return pictures.removed + remove_tracklets(session, ids - kept)
+
+    def _remove_pictures(self, paths: Iterable[str]) -> Pictures:
+        pictures = remove_pictures(self._crops, paths)
+        self.trouble = next(iter(pictures.stuck.values()), self.trouble)
+        return pictures
 
     def _remove_notes(self, before: datetime) -> Removed:
         # A file's watermark says that it was read to its end, and must not be read again: it stays.

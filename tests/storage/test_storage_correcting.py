@@ -130,6 +130,8 @@ def test_what_a_person_said_of_a_vehicle_in_view_becomes_final_at_its_end(sessio
     said = writer.assign(replace(_by_anna(FIRST, "v2"), is_provisional=True))
     assert writer.assign(assignment(FIRST, "v1", is_provisional=True)) == said
     final = writer.assign(assignment(FIRST, decided, reason="linked", score=2.0))
+    assert said is not None
+    assert final is not None
     assert final > said
     assert writer.assign(assignment(FIRST, "v1")) == final
     (found,) = load_tracklets(session, "main")
