@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from streamer.bus import BusError
 from streamer.sighting_codec import decode
 from streamer.sightings import Heartbeat, Message, SightingError
 
@@ -49,11 +50,9 @@ class Reception:
     def read(self, record: Record, writer: Writer) -> Message | None:
         """The message in a record; None where it can't be used.
 
-        Then it stands in the database, once, as part of the caller's transaction, with the reason; and the bus is told,
-        at least once. Blocks as long as `Consumer.reject` does.
-
-        Raises:
-            BusError: The bus did not take the message that was put aside.
+        Then it stands in the database, once, as part of the caller's transaction, with the reason. The bus is told for
+        those who listen there, as well as may be: a topic for dead letters that takes none must not stop the living.
+        Blocks as long as `Consumer.reject` does.
         """
         try:
             message = decode(record.payload)
@@ -78,7 +77,10 @@ class Reception:
     def _put_aside(self, record: Record, reason: str, writer: Writer) -> None:
         _log.warning("message rejected", topic=record.topic, offset=record.offset, reason=reason)
         writer.store_dead_letter(record.topic, record.partition, record.offset, record.payload, reason, self._clock())
-        self._consumer.reject(record, reason)
+        try:
+            self._consumer.reject(record, reason)
+        except BusError as error:
+            _log.warning("dead letter not told", topic=record.topic, offset=record.offset, reason=str(error))
 
 
 def _latest(message: Message) -> datetime:
