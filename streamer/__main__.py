@@ -33,12 +33,18 @@ def main(
     role: Annotated[str, typer.Option(help="all; edge (cameras and embedder); or matcher.")] = "all",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; warnings and the totals only.")] = False,
 ) -> None:
-    """Follow vehicles through the cameras of a site; ends by itself once all its files are read."""
+    """Follow vehicles through the cameras of a site; ends by itself once all its files are read.
+
+    Ctrl-C or SIGTERM ends it in order: what is in view is told, sent and matched. SIGHUP reads the site file again.
+
+    Beside this: python -m streamer.calibrate fits what a similarity says to labelled data, python -m
+    streamer.evaluate scores a run, python -m storage asks the database.
+    """
     if context.invoked_subcommand is not None:
         return
     if config is None:
         _fail("--config: name a site file, such as configs/demo.yaml")
-    sys.exit(_run(_load(config), role, quiet=quiet))
+    sys.exit(_run(config, role, quiet=quiet))
 
 
 @app.command()
@@ -50,6 +56,29 @@ def probe(
     from streamer.probe import run_probe
 
     sys.exit(run_probe(url, seconds=seconds))
+
+
+@app.command()
+def reload(
+    config: Annotated[Path, typer.Option("--config", help="The site file, as it was given to the run.")],
+) -> None:
+    """Have a running site take up its changed site file: cameras are added, removed and edited, the others go on.
+
+    python -m streamer reload --config site.yaml
+
+    An edited camera is ended and begun anew. Taken up are cameras, links and regions; the run's log names changed keys
+    that want a restart instead. A file with a fault changes nothing, neither here nor in the run.
+    """
+    from streamer.pid_file import ask_to_reload, running
+
+    site = _load(config)
+    pids = running(site.outbox_path)
+    if not pids:
+        _fail(f"{config}: no such site runs on this host")
+    problems = [problem for pid in pids if (problem := ask_to_reload(pid))]
+    if problems:
+        _fail("\n".join(problems))
+    print(f"told process {', '.join(map(str, pids))}; its log says what it has taken up")
 
 
 @app.command("rematch")
@@ -113,21 +142,23 @@ def _fail(problem: str) -> typing.NoReturn:
     sys.exit(CANNOT_START)
 
 
-def _run(site: SiteConfig, role: str, *, quiet: bool) -> int:
+def _run(config: Path, role: str, *, quiet: bool) -> int:
     from rich.console import Console
 
     from streamer.children import StartError, set_up_logging
     from streamer.site_plan import Role
     from streamer.supervisor import Supervisor
 
+    site = _load(config)
     if role not in tuple(Role):
         _fail(f"--role: wanted {', '.join(Role)}, got {role}")
     console = Console() if sys.stdout.isatty() else Console(width=NARROWEST)
     level = logging.WARNING if quiet or console.is_terminal else logging.INFO
     set_up_logging(level)
-    supervisor = Supervisor(site, Role(role), log_level=level)
+    supervisor = Supervisor(site, Role(role), reread=lambda: load_site(config), log_level=level)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.stop())
+    signal.signal(signal.SIGHUP, lambda *_: supervisor.reload())
     try:
         supervisor.start()
         outcome = _follow(supervisor, console, quiet=quiet)
@@ -146,7 +177,12 @@ def _follow(supervisor: Supervisor, console: Console, *, quiet: bool) -> Outcome
     if quiet:
         return supervisor.run()
     with Progress(supervisor.site, supervisor.board, console).shown() as progress:
-        return supervisor.run(progress.tick)
+
+        def tick() -> None:
+            progress.site = supervisor.site
+            progress.tick()
+
+        return supervisor.run(tick)
 
 
 def _conclude(supervisor: Supervisor, outcome: Outcome, console: Console) -> int:

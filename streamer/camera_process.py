@@ -11,8 +11,7 @@ import cv2
 from detector.motion import MotionGate
 from detector.tracker import VehicleTracker
 from storage.crop_store import CropStore
-from streamer.bus.memory import OutboxPublisher
-from streamer.bus.outbox import Outbox
+from streamer.bus.factory import open_publisher
 from streamer.camera_session import CropTag, Services
 from streamer.camera_worker import CameraWorker
 from streamer.children import ChildContext, StartError
@@ -20,6 +19,7 @@ from streamer.counters import Order, RowState
 from streamer.detector_pool import DetectorPool
 from streamer.embedding_client import EmbeddingClient
 from streamer.lanes import FilePace, Lane, keep_alive_frames
+from streamer.site_watch import SiteWatch, file_rows
 from streamer.stream import CameraStream
 from streamer.trace import SightingTrace
 
@@ -55,7 +55,7 @@ def run_camera_worker(context: ChildContext, setup: CameraSetup) -> None:
     detector = DetectorPool(site.detector, cameras)
     client: EmbeddingClient[CropTag] = EmbeddingClient(setup.embedder_address, site.embedder)
     client.start()
-    publisher = OutboxPublisher(Outbox(site.outbox_path, max_bytes=site.outbox.max_bytes))
+    publisher = open_publisher(site)
     trace = None if setup.trace is None else SightingTrace(setup.trace, time.monotonic)
     services = Services(
         site, client, _wait_for_embedder(client), publisher, CropStore(site.crops_dir), _tracker_of(site), trace
@@ -64,11 +64,14 @@ def run_camera_worker(context: ChildContext, setup: CameraSetup) -> None:
     services.make_tracker(1.0)
     context.say_started()
     lanes = [_lane(camera, site, context.board) for camera in cameras]
+    worker = CameraWorker(lanes, detector, services, row=row, pace=_pace(site, context.board))
+    watch = SiteWatch(setup, context.board, detector, lambda camera, new: _lane(camera, new, context.board), worker)
     row.state = RowState.RUNNING
     try:
-        worker = CameraWorker(lanes, detector, services, row=row, pace=_pace(site, context.board))
+        watch.start()
         worker.run(lambda: context.is_told(Order.STOP_CAMERAS))
     finally:
+        watch.stop()
         publisher.close()
         if trace is not None:
             trace.close()
@@ -99,5 +102,4 @@ def _lane(camera: CameraConfig, site: SiteConfig, board: Board) -> Lane:
 
 
 def _pace(site: SiteConfig, board: Board) -> FilePace:
-    files = [board.camera(camera.id) for camera in site.cameras if not camera.is_live]
-    return FilePace(files, min(MAX_LEAD_S, site.matcher.camera_silence_s / 3))
+    return FilePace(file_rows(site, board), min(MAX_LEAD_S, site.matcher.camera_silence_s / 3))

@@ -13,7 +13,7 @@ import contextlib
 import queue
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from detector.detections import Detections
     from streamer.camera_session import CropTag, Services
-    from streamer.config import CameraConfig
+    from streamer.config import CameraConfig, SiteConfig
     from streamer.counters import Row
     from streamer.embedding_client import Answer
 
@@ -42,6 +42,9 @@ IDLE_S = 0.05
 #: How soon a file that is ahead of the others is looked at again.
 _HELD_S = 0.002
 _BATCHES_BETWEEN_STAGES = 1
+#: Frames of a batch, per frame that the detector takes: those of a still road wait with their pictures for the others.
+_FRAMES_PER_DETECTED = 4
+_LEFT = "no longer a camera of the site"
 _BANDS = {modality: number for number, modality in enumerate(Modality, start=1)}
 
 
@@ -63,6 +66,23 @@ class Item:
     detections: Detections | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LaneChange:
+    """What becomes of a worker's cameras while it runs.
+
+    Attributes:
+        site: The site from now on.
+        leaving: Ids of cameras that go; their tracklets end and are published.
+        joining: Cameras that come. One of the same id as one that goes waits until that one has gone.
+        files: The rows of all file cameras of the site.
+    """
+
+    site: SiteConfig
+    leaving: frozenset[str]
+    joining: tuple[Lane, ...]
+    files: tuple[Row, ...]
+
+
 class CameraWorker:
     """Runs some cameras to their end. `run` blocks in the thread that calls it, which is the following stage.
 
@@ -81,6 +101,9 @@ class CameraWorker:
         self._batch_size = services.site.detector.batch_size
         self._prepared: queue.Queue[list[Item]] = queue.Queue(_BATCHES_BETWEEN_STAGES)
         self._detected: queue.Queue[list[Item]] = queue.Queue(_BATCHES_BETWEEN_STAGES)
+        # The lanes are replaced by the following stage alone; the preparing one reads them at each round.
+        self._changes: queue.SimpleQueue[LaneChange] = queue.SimpleQueue()
+        self._joining: tuple[Lane, ...] = ()
         self._turn = 0
         self._batches_prepared = self._batches_followed = 0
         self._is_aborted = False
@@ -109,9 +132,16 @@ class CameraWorker:
             self._tell_if_absent(lane)
             lane.row.state = lane.row.state if lane.row.state in SETTLED else RowState.STOPPED
 
+    def change(self, change: LaneChange) -> None:
+        """Takes up a change of the cameras, soon; from any thread. Those that it doesn't name go on undisturbed.
+
+        A worker all of whose cameras are over may end before it has; the next one begins with the new site.
+        """
+        self._changes.put(change)
+
     def _prepare(self, should_stop: Callable[[], bool]) -> None:
         is_stopping = False
-        while not (self._is_aborted or all(lane.is_exhausted for lane in self._lanes)):
+        while not (self._is_aborted or self._has_no_more()):
             if not is_stopping and should_stop():
                 is_stopping = self._pace.is_off = True
                 for lane in self._lanes:
@@ -124,12 +154,16 @@ class CameraWorker:
                 break
         self._hand_on(self._prepared, [])
 
+    def _has_no_more(self) -> bool:
+        # In this order: a camera that joins is among the lanes before it is no longer among those that wait to.
+        return not self._joining and all(lane.is_exhausted for lane in self._lanes)
+
     def _gather(self) -> list[Item]:
         """What the cameras have, in rounds of one frame each; blocks up to `IDLE_S` where they have nothing."""
         began = time.perf_counter()
         batch: list[Item] = []
         room = self._batch_size
-        while room > 0:
+        while room > 0 and len(batch) < _FRAMES_PER_DETECTED * self._batch_size:
             items = [item for lane in self._lanes for item in self._take(lane)]
             batch += items
             room -= sum(item.wants_detector for item in items)
@@ -143,6 +177,7 @@ class CameraWorker:
         # One camera in turn is waited for; another's frame then waits at most that long.
         waiting = [lane for lane in self._lanes if not lane.is_exhausted]
         if not waiting:
+            time.sleep(_HELD_S)
             return []
         self._turn = (self._turn + 1) % len(waiting)
         lane = waiting[self._turn]
@@ -153,10 +188,13 @@ class CameraWorker:
     def _take(self, lane: Lane, timeout_s: float = 0.0) -> list[Item]:
         if lane.is_exhausted:
             return []
+        is_leaving = lane.is_leaving
         what = lane.head or lane.stream.take(timeout_s=timeout_s)
+        if what is None and is_leaving:
+            what = SessionEnd(lane.camera.id, "", EndReason.SHUTDOWN, is_final=True, message=_LEFT)
         if what is None:
             return []
-        if isinstance(what, Frame) and not lane.camera.is_live:
+        if isinstance(what, Frame) and not lane.camera.is_live and not is_leaving:
             lane.head = self._pace.hold(lane.row, what)
             if lane.head is not None:
                 return []
@@ -189,7 +227,11 @@ class CameraWorker:
         results = self._detector.detect([item.lane.camera for item, _ in wanted], [frame for _, frame in wanted])
         for (item, _), detections in zip(wanted, results, strict=True):
             item.detections = detections
-        self._row.add(Field.DETECT_S, time.perf_counter() - began)
+        took_s = time.perf_counter() - began
+        self._row.add(Field.DETECT_S, took_s)
+        self._row.add(Field.BATCHES)
+        self._row.add(Field.HANDLED, len(wanted))
+        self._row.observe(took_s)
 
     def _hand_on(self, to: queue.Queue[list[Item]], batch: list[Item]) -> None:
         """Waits for room; an empty batch says that no more will come."""
@@ -211,11 +253,37 @@ class CameraWorker:
                 is_open = bool(batch)
             for lane in self._lanes:
                 lane.report()
+            if is_open:
+                self._rearrange()
             if batch is not None or self._batches_prepared == self._batches_followed:
                 self._row[Field.ALIVE_S] = time.monotonic()
             self._row.add(Field.TRACK_S, time.perf_counter() - began)
             if not is_open:
                 self._shut_down()
+
+    def _rearrange(self) -> None:
+        """Takes up changes of the cameras: who has said all leaves, and whose place is free joins."""
+        with contextlib.suppress(queue.Empty):
+            self._take_up(self._changes.get_nowait())
+        self._lanes = [lane for lane in self._lanes if not lane.has_left]
+        taken = {lane.camera.id for lane in self._lanes}
+        ready = [lane for lane in self._joining if lane.camera.id not in taken]
+        for lane in ready:
+            lane.take_over()
+            lane.row.state, lane.row.note = RowState.STARTING, ""
+            lane.stream.start()
+        if ready:
+            self._lanes = [*self._lanes, *ready]
+            self._joining = tuple(lane for lane in self._joining if lane.camera.id in taken)
+
+    def _take_up(self, change: LaneChange) -> None:
+        self._services = replace(self._services, site=change.site)
+        self._pace.files = change.files
+        for lane in self._lanes:
+            if lane.camera.id in change.leaving and not lane.is_leaving:
+                lane.leave()
+        staying = (lane for lane in self._joining if lane.camera.id not in change.leaving)
+        self._joining = (*staying, *change.joining)
 
     def _follow_batch(self, batch: list[Item]) -> None:
         for item in batch:

@@ -85,6 +85,7 @@ class Child:
         self._process: SpawnProcess | None = None
         self._report: Connection | None = None
         self._started_s = self._next_start_s = 0.0
+        self._is_renewed = False
 
     @property
     def process(self) -> SpawnProcess | None:
@@ -120,6 +121,17 @@ class Child:
             _log.warning("worker hangs, ending it", worker=self.stage, after_s=HUNG_S)
             self._process.kill()
 
+    def renew(self) -> None:
+        """Ends the process, to be started again with a new setup: no death, and no wait."""
+        if self._process is not None:
+            self._is_renewed = True
+            self._process.terminate()
+
+    def revive(self) -> None:
+        """Has a child that was done start again: there is more to do."""
+        self.is_done = False
+        self.deaths, self._next_start_s = 0, 0.0
+
     def end(self, timeout_s: float = TERMINATE_S) -> None:
         """Ends it at once: SIGTERM, then SIGKILL. Blocks until it is gone."""
         if self._process is not None and self._process.exitcode is None:
@@ -151,6 +163,9 @@ class Child:
 
     def _bury(self, exit_code: int) -> None:
         self._process = None
+        if self._is_renewed:
+            self._is_renewed, self._next_start_s = False, 0.0
+            return
         if exit_code == 0:
             self.is_done = True
             return

@@ -32,8 +32,19 @@ class DetectorPool:
 
     def __init__(self, config: DetectorConfig, cameras: Sequence[CameraConfig]) -> None:
         self._config = config
+        self._detectors: dict[str, VehicleDetector] = {}
+        self.learn(cameras)
+
+    def learn(self, cameras: Sequence[CameraConfig]) -> None:
+        """Loads what these want and is not loaded yet; blocks, and may run beside `detect`.
+
+        Raises:
+            StartError: Weights can't be loaded.
+        """
         wanted = {name: key for camera in cameras for name, key in self._possible(camera)}
-        self._detectors = {name: self._load(name, key) for name, key in wanted.items()}
+        for name, key in wanted.items():
+            if name not in self._detectors:
+                self._detectors[name] = self._load(name, key)
 
     def detect(self, cameras: Sequence[CameraConfig], frames: Sequence[Frame]) -> list[Detections]:
         """Finds the vehicles of each frame, in order. Blocks until the last one is done."""

@@ -152,12 +152,14 @@ class EmbeddingServer:
         return jobs
 
     def _serve(self, jobs: list[_Job]) -> None:
-        began = time.process_time()
+        began, began_s = time.process_time(), time.monotonic()
         for job, answer in zip(jobs, self._answers(jobs), strict=True):
             job.peer.answer(answer)
         self._row.add(Field.HANDLED, len(jobs))
         self._row.add(Field.BATCHES)
         self._row.add(Field.WORK_S, time.process_time() - began)
+        self._row.observe(time.monotonic() - began_s)
+        self._row[Field.QUEUE_DEPTH] = self._jobs.qsize()
 
     def _answers(self, jobs: list[_Job]) -> list[CropAnswer]:
         questions = [job.question for job in jobs]

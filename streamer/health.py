@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from storage.writer import Writer
 from streamer.counters import Field, RowState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from storage.database import Database
     from streamer.config import CameraConfig, SiteConfig
@@ -131,9 +132,11 @@ def _moment(seconds: float) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
-def camera_statuses(site: SiteConfig, board: Board, rates: dict[str, float], now: datetime) -> list[CameraStatus]:
+def camera_statuses(
+    cameras: Iterable[CameraConfig], board: Board, rates: dict[str, float], now: datetime
+) -> list[CameraStatus]:
     """One row per camera."""
-    return [_camera_status(camera, board.camera(camera.id), rates[camera.id], now) for camera in site.cameras]
+    return [_camera_status(camera, board.camera(camera.id), rates[camera.id], now) for camera in cameras]
 
 
 def _camera_status(camera: CameraConfig, row: Row, fps: float, now: datetime) -> CameraStatus:
@@ -153,7 +156,20 @@ def _camera_status(camera: CameraConfig, row: Row, fps: float, now: datetime) ->
         tracklets=row.count(Field.TRACKLETS),
         last_frame_at=_moment(row[Field.LAST_CAPTURED_AT]),
         message=row.note,
+        stalled_s=row[Field.STALLED_S],
+        skew_s=row[Field.SKEW_S],
+        packets_lost=row.count(Field.PACKETS_LOST),
+        health=picture_health(row),
     )
+
+
+#: What `Field.HEALTH` says of a camera's picture, by its code.
+PICTURE_HEALTH = ("", "ok", "frozen", "covered", "defocused", "moved")
+
+
+def picture_health(row: Row) -> str:
+    """What is wrong with a camera's picture, or `ok`; empty while it was not looked at."""
+    return PICTURE_HEALTH[row.count(Field.HEALTH)]
 
 
 def band(camera: CameraConfig, row: Row) -> str:
@@ -184,6 +200,9 @@ class StatusWriter:
 
     def __init__(self, site: SiteConfig, database: Database, board: Board, row: Row) -> None:
         self._site, self._database, self._board, self._row = site, database, board, row
+        #: When rows were last stored, by `time.monotonic`; minus infinity before the first.
+        self.stored_s = -math.inf
+        self._left: dict[str, CameraConfig] = {}
         self._rates = Rates(board)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
@@ -198,6 +217,18 @@ class StatusWriter:
         if self._thread.is_alive():
             self._thread.join()
 
+    def adopt(self, site: SiteConfig) -> None:
+        """Takes up another edition of the site; cameras that are gone keep a row, which says that they have stopped."""
+        names = {camera.id for camera in site.cameras}
+        known = {camera.id: camera for camera in self._site.cameras} | self._left
+        self._left = {name: camera for name, camera in known.items() if name not in names}
+        self._site = site
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         is_last = False
         while not is_last:
@@ -207,11 +238,12 @@ class StatusWriter:
     def write(self) -> None:
         """Writes the rows once; a failure is counted."""
         now, rates = datetime.now(UTC), self._rates.update()
+        cameras = (*self._site.cameras, *self._left.values())
         try:
             with self._database.transaction() as session:
                 writer = Writer(session)
                 writer.register_cameras(camera_records(self._site, self._board))
-                writer.store_camera_status(camera_statuses(self._site, self._board, rates, now))
+                writer.store_camera_status(camera_statuses(cameras, self._board, rates, now))
                 writer.store_stage_status(stage_statuses(self._board, now))
         except StorageError as error:
             if not self._row.note:
@@ -220,3 +252,4 @@ class StatusWriter:
             self._row.note = str(error)
         else:
             self._row.note = ""
+            self.stored_s = time.monotonic()

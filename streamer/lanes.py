@@ -56,6 +56,8 @@ class Lane:
         gate_session: Whose gate that is.
         head: A frame that was taken from the stream, but is still ahead of the other files.
         is_exhausted: Nothing more comes from the stream.
+        is_leaving: The site no longer has the camera; what waits is followed, then its session ends.
+        is_over: The stream's last word was followed.
         is_unreadable: The file can't be opened, or broke off before its first frame: another try would find the same.
         session: The connection of the moment. This and the next two belong to the following thread.
         closing: Connections that are over but for answers of the embedder.
@@ -70,6 +72,8 @@ class Lane:
     gate_session: str | None = None
     head: Frame | None = None
     is_exhausted: bool = False
+    is_leaving: bool = False
+    is_over: bool = False
     is_unreadable: bool = False
     session: CameraSession | None = None
     closing: list[CameraSession] = field(default_factory=list)
@@ -91,7 +95,10 @@ class Lane:
     def end_session(self, end: SessionEnd) -> None:
         """The stream has said that a connection is over."""
         self.close(end.reason, is_final=end.is_final)
-        if not end.is_final:
+        self.is_over = end.is_final
+        if self.is_leaving:
+            self.row.state = RowState.STOPPED
+        elif not end.is_final:
             self.row.state = RowState.RECONNECTING
         elif end.reason is EndReason.SOURCE_ENDED:
             self.row.state = RowState.FINISHED
@@ -114,6 +121,17 @@ class Lane:
             self.session.finish(reason, is_final=is_final)
         self.closing.append(self.session)
         self.session = None
+
+    def leave(self) -> None:
+        """Takes no more frames from the camera; doesn't wait for its thread."""
+        # In this order: who sees the mark and then finds nothing waiting knows that nothing more will come.
+        self.stream.ask_to_stop()
+        self.is_leaving = True
+
+    @property
+    def has_left(self) -> bool:
+        """Whether all is said of a camera that was to leave."""
+        return self.is_leaving and self.is_over and not self.closing
 
     def take_over(self) -> None:
         """Begins where an earlier worker of the camera was killed: what it had in flight counts as dropped."""
@@ -152,14 +170,16 @@ class FilePace:
     """
 
     def __init__(self, files: Sequence[Row], max_lead_s: float) -> None:
-        self._files, self._max_lead_s = files, max_lead_s
+        #: The rows; replaced when the site's cameras change.
+        self.files = files
+        self._max_lead_s = max_lead_s
         #: Set when the worker is told to stop: what was decoded is then followed at once.
         self.is_off = False
 
     @property
     def foremost_s(self) -> float:
         """Event time that some file has reached, Unix seconds; 0 before the first frame."""
-        return max((row[Field.REACHED_AT] for row in self._files), default=0.0)
+        return max((row[Field.REACHED_AT] for row in self.files), default=0.0)
 
     def hold(self, row: Row, frame: Frame) -> Frame | None:
         """The frame, if it must wait; None when it may go on."""
@@ -167,7 +187,7 @@ class FilePace:
         row[Field.REACHED_AT] = reached_s
         if self.is_off:
             return None
-        behind = (other[Field.REACHED_AT] for other in self._files if other.state not in SETTLED)
+        behind = (other[Field.REACHED_AT] for other in self.files if other.state not in SETTLED)
         return frame if reached_s > min(behind, default=reached_s) + self._max_lead_s else None
 
 

@@ -1,4 +1,4 @@
-"""What is checked before anything is started: that files open, weights exist and pictures can be kept."""
+"""What is checked before anything is started: the database, that files open, weights exist, pictures can be kept."""
 
 from __future__ import annotations
 
@@ -8,15 +8,89 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from storage.database import Database
+from storage.errors import StorageError
+from storage.matcher_state import session_is_finished
+from storage.writer import Writer
+from streamer.bus import BusError
+from streamer.bus.factory import open_outbox
 from streamer.children import StartError
-from streamer.sources import SourceError, open_source
+from streamer.counters import RowState
+from streamer.health import camera_records
+from streamer.sources import SourceError, file_session, open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from streamer.config import CameraConfig, SiteConfig
+    from streamer.counters import Board
 
 _log = structlog.get_logger(__name__)
+
+
+def open_database(site: SiteConfig, board: Board) -> Database:
+    """The site's database, made and brought up to date where needed, with the site's cameras in it.
+
+    Raises:
+        StorageError: It can't be used.
+        StartError: There can be no such file.
+    """
+    _make_folder(site.database)
+    database = Database.open(site.database)
+    with database.transaction() as session:
+        Writer(session).register_cameras(camera_records(site, board))
+    return database
+
+
+def _make_folder(url: str) -> None:
+    if not url.startswith("sqlite:///"):
+        return
+    folder = Path(url.removeprefix("sqlite:///")).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"database: {folder}: {error.strerror or error}") from error
+
+
+def mark_finished(cameras: Iterable[CameraConfig], board: Board, database: Database | None) -> tuple[str, ...]:
+    """A file that an earlier run has read to its end is not read again.
+
+    Returns:
+        The ids of those cameras.
+
+    Raises:
+        StartError: The database doesn't tell.
+    """
+    done = tuple(camera.id for camera in cameras if not camera.is_live and _is_finished(camera, database))
+    for name in done:
+        row = board.camera(name)
+        row.state, row.note = RowState.FINISHED, "read to its end by an earlier run"
+    return done
+
+
+def _is_finished(camera: CameraConfig, database: Database | None) -> bool:
+    if database is None:
+        return False
+    try:
+        with database.transaction() as session:
+            return session_is_finished(session, camera.id, file_session(camera))
+    except StorageError as error:
+        raise StartError(str(error)) from error
+
+
+def check_outbox(site: SiteConfig) -> None:
+    """Makes sure that the outbox can be written.
+
+    Raises:
+        StartError: It can't.
+    """
+    outbox = open_outbox(site)
+    try:
+        outbox.depth()
+    except BusError as error:
+        raise StartError(str(error)) from error
+    finally:
+        outbox.close()
 
 
 def check_edge(site: SiteConfig) -> None:
@@ -35,6 +109,18 @@ def check_edge(site: SiteConfig) -> None:
         raise StartError("\n".join(problems))
     for name, fault in faults.items():
         _log.warning("camera can't be opened, the others go on", camera=name, reason=fault)
+
+
+def check_cameras(site: SiteConfig, cameras: Sequence[CameraConfig]) -> None:
+    """Checks what cameras need that a running site is to take up.
+
+    Raises:
+        StartError: A file doesn't open, or weights are missing. A line each.
+    """
+    faults = ((camera.id, _file_fault(camera, site)) for camera in cameras)
+    problems = [*_missing_weights(site), *(f"cameras: {name}: {fault}" for name, fault in faults if fault)]
+    if problems:
+        raise StartError("\n".join(problems))
 
 
 def _missing_weights(site: SiteConfig) -> Iterator[str]:

@@ -50,7 +50,9 @@ class Progress:
     def __init__(
         self, site: SiteConfig, board: Board, console: Console, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._site, self._board, self._console, self._monotonic = site, board, console, monotonic
+        #: Whose cameras are shown.
+        self.site = site
+        self._board, self._console, self._monotonic = board, console, monotonic
         self._rates = Rates(board, monotonic)
         self._shown_s = monotonic()
         self._live: Live | None = None
@@ -81,13 +83,13 @@ class Progress:
     def table(self) -> Group:
         """Cameras as rows, and the site as a line below."""
         rates = self._rates.update()
-        table = Table(title=f"site {self._site.site}", title_justify="left")
+        table = Table(title=f"site {self.site.site}", title_justify="left")
         table.add_column("camera")
         table.add_column("modality")
         for name in ("fps", "decoded", "detected", "gated", "dropped", "detections"):
             table.add_column(name, justify="right")
         table.add_column("state")
-        for camera in self._site.cameras:
+        for camera in self.site.cameras:
             row = self._board.camera(camera.id)
             counts = (Field.DECODED, Field.DETECTED, Field.GATED, Field.DROPPED, Field.DETECTIONS)
             state = Text(_state(row.state, row.note), style=_COLOURS.get(row.state, ""))
@@ -101,8 +103,7 @@ class Progress:
         cameras = "; ".join(
             f"{name} {rates[name]:.1f} fps {row.count(Field.DECODED)} decoded {row.count(Field.DROPPED)} dropped "
             f"{row.count(Field.GATED)} gated {row.count(Field.DETECTIONS)} detections {row.state.name.lower()}"
-            for name in self._board.cameras
-            for row in [self._board.camera(name)]
+            for name, row in ((camera.id, self._board.camera(camera.id)) for camera in self.site.cameras)
         )
         return f"{cameras}; {self._overall()}"
 
@@ -114,6 +115,8 @@ class Progress:
         if "matcher" in self._board.stages:
             matcher = self._board.stage("matcher")
             text += f", vehicles {matcher.count(Field.VEHICLES):,}, lag {matcher.count(Field.LAG):,}"
+        if dropped := outbox_dropped(self._board):
+            text += f", outbox dropped {dropped:,}"
         restarts = sum(self._board.stage(name).count(Field.RESTARTS) for name in self._board.stages)
         return f"{text}, restarts {restarts}" if restarts else text
 
@@ -147,7 +150,17 @@ _LOSSES = {
     "tracklets without an end": Field.TRACKLETS_LOST,
     "vectors of another embedder": Field.VECTORS_UNCOMPARED,
     "frames that could not be decoded": Field.DECODE_ERRORS,
+    "packets lost": Field.PACKETS_LOST,
+    "updates dropped from the outbox": Field.OUTBOX_DROPPED_DROPPABLE,
+    "other messages dropped from the outbox": Field.OUTBOX_DROPPED_OTHERS,
+    "messages dropped from the outbox for their age": Field.OUTBOX_DROPPED_OLD,
 }
+
+
+def outbox_dropped(board: Board) -> int:
+    """Messages that the outbox gave up, for want of room or for their age, since its file was made."""
+    fields = (Field.OUTBOX_DROPPED_DROPPABLE, Field.OUTBOX_DROPPED_OTHERS, Field.OUTBOX_DROPPED_OLD)
+    return sum(board.stage(name).count(field) for name in board.stages for field in fields)
 
 
 def losses_line(board: Board) -> str:

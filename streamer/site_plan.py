@@ -37,30 +37,40 @@ class SitePlan:
     """
 
     def __init__(self, site: SiteConfig, role: Role) -> None:
-        self._site = site
+        self.site = site
         self.has_edge, self.has_matcher = role is not Role.MATCHER, role is not Role.EDGE
         count = min(site.workers, len(site.cameras)) if self.has_edge else 0
         #: The camera workers.
         self.workers = tuple(f"cameras-{number}" for number in range(count))
+        names = [camera.id for camera in site.cameras]
+        self._dealt = {stage: tuple(names[place::count]) for place, stage in enumerate(self.workers)}
 
     @property
     def stages(self) -> list[str]:
         """Every row that the board needs beside the cameras'."""
         edge = [EMBEDDER, *self.workers] if self.has_edge else []
-        forwarder = [FORWARDER] if self.has_edge and self._site.bus != "memory" else []
+        forwarder = [FORWARDER] if self.has_edge and self.site.bus != "memory" else []
         return [SUPERVISOR, *edge, *forwarder, *([MATCHER] if self.has_matcher else [])]
 
     def cameras_of(self, stage: str) -> tuple[str, ...]:
         """The cameras of a worker, dealt in turn; none for other stages."""
-        if stage not in self.workers:
-            return ()
-        names = [camera.id for camera in self._site.cameras]
-        return tuple(names[self.workers.index(stage) :: len(self.workers)])
+        return self._dealt.get(stage, ())
+
+    def adopt(self, site: SiteConfig) -> None:
+        """Takes up another edition of the site: cameras stay with their workers, new ones go where there are fewest."""
+        self.site = site
+        names = [camera.id for camera in site.cameras]
+        self._dealt = {stage: tuple(name for name in dealt if name in names) for stage, dealt in self._dealt.items()}
+        known = {name for dealt in self._dealt.values() for name in dealt}
+        for name in names:
+            if name not in known and self.workers:
+                stage = min(self.workers, key=lambda stage: len(self._dealt[stage]))
+                self._dealt[stage] = (*self._dealt[stage], name)
 
     def is_of_files_alone(self, stage: str) -> bool:
         """Whether a stage ends by itself: a worker without live cameras, or anything at a site without them."""
-        cameras = self.cameras_of(stage) or [camera.id for camera in self._site.cameras]
-        return not any(self._site.camera(name).is_live for name in cameras)
+        cameras = self.cameras_of(stage) or [camera.id for camera in self.site.cameras]
+        return not any(self.site.camera(name).is_live for name in cameras)
 
     def specs(self, board: Board, folder: Path, trace: Path | None) -> list[ChildSpec]:
         """The children to start; without cameras left to read, neither embedder nor camera workers.
@@ -70,31 +80,47 @@ class SitePlan:
             folder: Private, for the embedder's socket.
             trace: Where to note times, for measuring; None: nowhere.
         """
-        site, address, stages = self._site, str(folder / "embedder"), self.stages
+        site, stages = self.site, self.stages
         specs = []
         if self.has_edge and unfinished(board, board.cameras):
-            embed = EmbeddingSetup(site.embedder, address, EMBEDDER)
+            embed = EmbeddingSetup(site.embedder, _address(folder), EMBEDDER)
             specs.append(ChildSpec(EMBEDDER, "streamer.embedding_worker:run_embedding_worker", lambda: embed))
-            specs += [self._camera_spec(stage, board, address, trace) for stage in self.workers]
+            specs += [self._camera_spec(stage, board, folder, trace) for stage in self.workers]
         if FORWARDER in stages:
             forward = ForwarderSetup(site, FORWARDER)
             specs.append(ChildSpec(FORWARDER, "streamer.forwarder_process:run_forwarder", lambda: forward))
         if MATCHER in stages:
-            match = MatcherSetup(site, MATCHER, trace and trace / "commits.csv")
-            specs.append(ChildSpec(MATCHER, "streamer.matcher_process:run_matcher", lambda: match))
+            specs.append(ChildSpec(MATCHER, "streamer.matcher_process:run_matcher", lambda: self._matcher_setup(trace)))
         return specs
 
-    def _camera_spec(self, stage: str, board: Board, address: str, trace: Path | None) -> ChildSpec:
+    def camera_setup(self, stage: str, board: Board, folder: Path, trace: Path | None) -> CameraSetup:
+        """What a camera worker is given: its cameras of which more may come."""
+        return CameraSetup(
+            self.site,
+            unfinished(board, self.cameras_of(stage)),
+            stage,
+            _address(folder),
+            folder / f"{stage}.news",
+            board.edition,
+            trace and trace / f"{stage}.csv",
+        )
+
+    def _matcher_setup(self, trace: Path | None) -> MatcherSetup:
+        return MatcherSetup(self.site, MATCHER, trace and trace / "commits.csv")
+
+    def _camera_spec(self, stage: str, board: Board, folder: Path, trace: Path | None) -> ChildSpec:
         def make_setup() -> CameraSetup | None:
             # A worker that is started anew leaves alone the files that it has read to their end.
-            cameras = unfinished(board, self.cameras_of(stage))
-            for name in cameras:
+            setup = self.camera_setup(stage, board, folder, trace)
+            for name in setup.cameras:
                 board.camera(name).state = RowState.STARTING
-            return (
-                CameraSetup(self._site, cameras, stage, address, trace and trace / f"{stage}.csv") if cameras else None
-            )
+            return setup if setup.cameras else None
 
         return ChildSpec(stage, "streamer.camera_process:run_camera_worker", make_setup)
+
+
+def _address(folder: Path) -> str:
+    return str(folder / "embedder")
 
 
 def unfinished(board: Board, cameras: Iterable[str]) -> tuple[str, ...]:

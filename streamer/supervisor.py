@@ -14,29 +14,26 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from storage.database import Database
 from storage.errors import StorageError
-from storage.matcher_state import session_is_finished
-from storage.writer import Writer
 from streamer.bus import BusError
 from streamer.bus.factory import open_outbox
 from streamer.child_process import Child
 from streamer.children import StartError, limit_threads
 from streamer.counters import Board, Order, RowState
-from streamer.health import StatusWriter, camera_records
-from streamer.preflight import check_edge
+from streamer.health import StatusWriter
+from streamer.pid_file import PidFile
+from streamer.preflight import check_edge, check_outbox, mark_finished, open_database
+from streamer.reloading import Reloader
 from streamer.site_plan import EMBEDDER, FORWARDER, MATCHER, SUPERVISOR, Role, SitePlan, unfinished
-from streamer.sources import file_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from streamer.config import CameraConfig, SiteConfig
+    from storage.database import Database
+    from streamer.config import SiteConfig
 
 _log = structlog.get_logger(__name__)
 
-#: From the order to stop to the end: tracklets ended, published and matched. What is left then waits in the outbox.
-DRAIN_TIMEOUT_S = 45.0
 #: How long workers may take to load their networks.
 START_TIMEOUT_S = 180.0
 #: A worker of files alone that dies so often in a row is given up: the same file would kill it for ever.
@@ -69,6 +66,7 @@ class Supervisor:
     Args:
         site: The site.
         role: Which part of it.
+        reread: Reads the site file again, for `reload`; raises `ConfigError`. None: the site stays as it is.
         trace_folder: Where to note times, for measuring.
         log_level: Of the children.
     """
@@ -78,10 +76,11 @@ class Supervisor:
         site: SiteConfig,
         role: Role = Role.ALL,
         *,
+        reread: Callable[[], SiteConfig] | None = None,
         trace_folder: Path | None = None,
         log_level: int = logging.INFO,
     ) -> None:
-        self.site, self.role = site, role
+        self.role = role
         self.outcome = Outcome()
         self._trace, self._log_level = trace_folder, log_level
         self._plan = SitePlan(site, role)
@@ -90,8 +89,16 @@ class Supervisor:
         self._database: Database | None = None
         self._status: StatusWriter | None = None
         self._children: list[Child] = []
-        self._stops = 0
+        self._reloader: Reloader | None = None
+        self._pid_file = PidFile(site.outbox_path)
+        self._reread = reread
+        self._stops = self._reloads = 0
         self._stop_deadline_s: float | None = None
+
+    @property
+    def site(self) -> SiteConfig:
+        """The site as it is now."""
+        return self._plan.site
 
     @property
     def children(self) -> Sequence[Child]:
@@ -109,12 +116,14 @@ class Supervisor:
         if self.role is not Role.MATCHER:
             self._check_edge()
         self._folder = Path(tempfile.mkdtemp(prefix="streamer-"))
+        self._reloader = Reloader(self._plan, self.board, self._folder, self._database, self._trace)
         specs = self._plan.specs(self.board, self._folder, self._trace)
         self._children = [Child(spec, self.board, log_level=self._log_level) for spec in specs]
         if self._database is not None:
             self._status = StatusWriter(self.site, self._database, self.board, self.board.stage(SUPERVISOR))
             self._status.start()
         self.board.stage(SUPERVISOR).state = RowState.RUNNING
+        self._pid_file.open()
         for child in self._children:
             child.start()
         self._wait_until_started()
@@ -122,6 +131,10 @@ class Supervisor:
     def stop(self) -> None:
         """Asks for an orderly end; the second call ends everything at once. Safe in a signal handler."""
         self._stops += 1
+
+    def reload(self) -> None:
+        """Asks to read the site file again and to follow its cameras. Safe in a signal handler."""
+        self._reloads += 1
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> Outcome:
         """Watches over the workers until the site has ended.
@@ -143,62 +156,25 @@ class Supervisor:
             self._status.stop()
         if self._database is not None:
             self._database.close()
+        self._pid_file.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _open_database(self) -> Database | None:
         try:
-            self._make_database_folder()
-            database = Database.open(self.site.database)
-            with database.transaction() as session:
-                Writer(session).register_cameras(camera_records(self.site, self.board))
+            return open_database(self.site, self.board)
         except StorageError as error:
             if self.role is Role.EDGE:
                 # Cameras must not wait for a database that only their status rows need.
                 _log.warning("no database, no status is stored", reason=str(error))
                 return None
             raise StartError(str(error)) from error
-        return database
-
-    def _make_database_folder(self) -> None:
-        url = self.site.database
-        if not url.startswith("sqlite:///"):
-            return
-        folder = Path(url.removeprefix("sqlite:///")).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StartError(f"database: {folder}: {error.strerror or error}") from error
 
     def _check_edge(self) -> None:
-        self._mark_finished()
-        if not unfinished(self.board, self.board.cameras):
-            return
-        check_edge(self.site)
-        outbox = open_outbox(self.site)
-        try:
-            outbox.depth()
-        except BusError as error:
-            raise StartError(str(error)) from error
-        finally:
-            outbox.close()
-
-    def _mark_finished(self) -> None:
-        """A file that an earlier run has read to its end is not read again."""
-        done = [camera for camera in self.site.cameras if not camera.is_live and self._is_finished(camera)]
-        for camera in done:
-            row = self.board.camera(camera.id)
-            row.state, row.note = RowState.FINISHED, "read to its end by an earlier run"
-        self.outcome.already_done = tuple(camera.id for camera in done)
-
-    def _is_finished(self, camera: CameraConfig) -> bool:
-        if self._database is None:
-            return False
-        try:
-            with self._database.transaction() as session:
-                return session_is_finished(session, camera.id, file_session(camera))
-        except StorageError as error:
-            raise StartError(str(error)) from error
+        self.outcome.already_done = mark_finished(self.site.cameras, self.board, self._database)
+        if unfinished(self.board, self.board.cameras):
+            check_edge(self.site)
+            check_outbox(self.site)
 
     def _wait_until_started(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -229,38 +205,82 @@ class Supervisor:
         order = self.board.order
         if self._stops and order is Order.RUN:
             self._begin_to_stop()
+        if self._reloads and order is Order.RUN:
+            self._reload()
         for child in self._children:
             child.watch(restart=child.stage not in _ended_by(order, self._plan.workers))
         self._give_up()
+        if order is Order.RUN:
+            self._revive()
         if self._is_too_late():
             return True
         return self._advance()
 
     def _begin_to_stop(self) -> None:
-        _log.info("stopping", timeout_s=DRAIN_TIMEOUT_S)
+        timeout_s = self.site.supervisor.drain_timeout_s
+        _log.info("stopping", timeout_s=timeout_s)
         self.board.order = Order.STOP_CAMERAS
-        self._stop_deadline_s = time.monotonic() + DRAIN_TIMEOUT_S
+        self._stop_deadline_s = time.monotonic() + timeout_s
+
+    def _reload(self) -> None:
+        self._reloads = 0
+        if self._reread is None or self._reloader is None:
+            return
+        change = self._reloader.take_up(self._reread)
+        if change is None:
+            return
+        if self._status is not None:
+            self._status.adopt(change.site)
+        for child in self._children:
+            if child.stage == MATCHER:
+                # It begins with the new cameras where the database says that it is: a second, and nothing is lost.
+                child.renew()
+
+    def _revive(self) -> None:
+        """A camera worker that was done has work again where a reload gave it cameras."""
+        for child in self._children:
+            if child.is_done and unfinished(self.board, self._plan.cameras_of(child.stage)):
+                child.revive()
 
     def _is_too_late(self) -> bool:
         if self._stop_deadline_s is None:
             return False
         if self._stops > 1 or time.monotonic() > self._stop_deadline_s:
-            _log.warning("ended before everything was matched; the rest waits in the outbox")
+            _log.warning("ended before everything was matched", left_in_outbox=self._left())
             return True
         return False
 
+    def _left(self) -> int | str:
+        """Messages that wait for the next run."""
+        outbox = open_outbox(self.site)
+        try:
+            return outbox.depth()
+        except BusError as error:
+            return str(error)
+        finally:
+            outbox.close()
+
     def _give_up(self) -> None:
-        """A worker of files alone, or any worker once the end has come, is not started for ever."""
+        """Nobody is started for ever: a site that goes on without one of its stages would lose its work unheard."""
         for child in self._children:
-            may_give_up = self.board.order > Order.RUN or self._plan.is_of_files_alone(child.stage)
-            if child.deaths < MAX_DEATHS or child.is_done or not may_give_up:
+            limit = self._max_deaths(child.stage)
+            if child.is_done or not limit or child.deaths < limit:
                 continue
             child.is_done = True
             self.outcome.given_up.append(child.stage)
-            _log.error("worker given up", worker=child.stage, deaths=child.deaths)
+            note = self.board.stage(child.stage).note or child.problem
+            _log.error("worker given up", worker=child.stage, deaths=child.deaths, note=note)
             for name in unfinished(self.board, self._plan.cameras_of(child.stage)):
                 row = self.board.camera(name)
                 row.state, row.note = RowState.FAILED, f"its worker died {child.deaths} times"
+            if self.board.order is Order.RUN and not self._plan.is_of_files_alone(child.stage):
+                self._begin_to_stop()
+
+    def _max_deaths(self, stage: str) -> int:
+        """In a row; 0: there is no limit."""
+        if self.board.order > Order.RUN or self._plan.is_of_files_alone(stage):
+            return MAX_DEATHS
+        return self.site.supervisor.max_deaths
 
     def _advance(self) -> bool:
         """Gives the next order when what the last one asked for is done; True when all is."""

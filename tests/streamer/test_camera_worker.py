@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import queue
 from pathlib import Path
 
 import pytest
 
+from streamer.camera_worker import Item, LaneChange
+from streamer.config import CameraConfig
 from streamer.counters import Field, RowState
 from streamer.frames import Frame, SessionEnd
 from streamer.health import Accounts
-from streamer.lanes import keep_alive_frames
+from streamer.lanes import Lane, keep_alive_frames
 from streamer.sighting_codec import encode
 from streamer.sightings import CameraState, EndReason, SightingKind
 from tests.streamer.book_builders import at
@@ -223,3 +226,88 @@ def test_a_failing_stage_brings_the_worker_down(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("fps", "seconds", "frames"), [(10, 2.0, 10), (25, 2.0, 25), (1, 0.5, 1)])
 def test_a_parked_vehicle_is_looked_at_twice_before_it_counts_as_gone(fps: int, seconds: float, frames: int) -> None:
     assert keep_alive_frames(fps, seconds) == frames
+
+
+def changed(rig: Rig, *, leaving: set[str], joining: dict[str, FakeStream]) -> LaneChange:
+    """A change of live cameras; those that join get streams of their own."""
+    cameras = {name: CameraConfig(id=name, url=f"rtsp://host/{name}") for name in joining}
+    kept = tuple(camera for camera in rig.site.cameras if camera.id not in leaving)
+    for name in joining:
+        rig.board.add_camera(name)
+    lanes = tuple(
+        Lane(camera, joining[name], rig.board.camera(name), None)  # type: ignore[arg-type]
+        for name, camera in cameras.items()
+    )
+    site = rig.site.model_copy(update={"cameras": (*kept, *cameras.values())})
+    return LaneChange(site, frozenset(leaving), lanes, ())
+
+
+def run_through(rig: Rig, change: LaneChange, *, after: int, streams: list[FakeStream]) -> None:
+    """Runs, makes the change once so much was said, and ends when all streams are read."""
+    is_told = False
+
+    def should_stop() -> bool:
+        nonlocal is_told
+        if not is_told and len(rig.bus.messages) >= after:
+            is_told = True
+            rig.worker.change(change)
+        return is_told and all(stream.is_stopped or not stream.items for stream in streams)
+
+    rig.worker.run(should_stop)
+
+
+def test_a_camera_joins_and_another_leaves_while_a_third_goes_on_undisturbed(tmp_path: Path) -> None:
+    stays, goes = (FakeStream([frame(index, camera=name) for index in range(300)]) for name in ("cam1", "cam2"))
+    comes = FakeStream([frame(index, camera="cam3") for index in range(50)])
+    rig = Rig(tmp_path, {"cam1": stays, "cam2": goes}, live=True)
+    goes.items += [frame(index, camera="cam2") for index in range(300, 5000)]
+    run_through(rig, changed(rig, leaving={"cam2"}, joining={"cam3": comes}), after=8, streams=[stays, comes])
+
+    rows = {name: rig.board.camera(name) for name in ("cam1", "cam2", "cam3")}
+    assert (rows["cam1"].count(Field.DETECTED), rows["cam3"].count(Field.DETECTED)) == (300, 50)
+    assert rows["cam2"].count(Field.DECODED) < 5000
+    assert rows["cam2"].state is RowState.STOPPED
+    assert all(Accounts.of(row).frames_in_flight == 0 for row in rows.values())
+    ends = {said.camera: said.end_reason for said in rig.bus.sightings if said.kind is SightingKind.END}
+    assert ends["cam2"] is EndReason.SHUTDOWN
+    assert len({said.session for said in rig.bus.sightings if said.camera == "cam1"}) == 1
+    finished = [beat.camera for beat in rig.bus.heartbeats if beat.state is CameraState.FINISHED]
+    assert finished == ["cam2"]
+
+
+def test_an_edited_camera_ends_before_it_begins_anew_and_counts_on(tmp_path: Path) -> None:
+    before = FakeStream([frame(index, session="before") for index in range(5000)])
+    after = FakeStream([frame(index, session="after") for index in range(40)])
+    rig = Rig(tmp_path, {"cam1": before}, live=True)
+    run_through(rig, changed(rig, leaving={"cam1"}, joining={"cam1": after}), after=5, streams=[after])
+
+    sessions = [said.session for said in rig.bus.sightings]
+    assert sessions == sorted(sessions, reverse=True)
+    assert set(sessions) == {"before", "after"}
+    row = rig.board.camera("cam1")
+    assert row.count(Field.DECODED) == before.counters.decoded + 40
+    assert accounts(rig).frames_in_flight == 0
+
+
+def test_frames_of_a_still_road_wait_in_batches_of_bounded_size(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {"cam1": FakeStream([*(frame(index) for index in range(500)), end()])})
+    still = RarelyMoving()
+    rig.worker._lanes[0].make_gate = lambda _: still
+    sizes: list[int] = []
+    hand_on = rig.worker._hand_on
+
+    def noted(to: queue.Queue[list[Item]], batch: list[Item]) -> None:
+        sizes.append(len(batch))
+        hand_on(to, batch)
+
+    rig.worker._hand_on = noted  # type: ignore[method-assign]
+    rig.run()
+
+    assert max(sizes) <= 4 * rig.site.detector.batch_size + 1
+    assert accounts(rig).gated == 500
+
+
+class RarelyMoving:
+    def is_moving(self, image: object) -> bool:
+        assert image is not None
+        return False

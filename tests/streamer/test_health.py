@@ -64,7 +64,7 @@ def test_a_status_says_what_the_row_holds(board: Board) -> None:
     row[Field.RECONNECTS], row[Field.MODALITY] = 3, 2
     row[Field.LAST_CAPTURED_AT] = NOW.timestamp()
 
-    first, second = camera_statuses(SITE, board, {"cam1": 5.0, "cam2": 5.0}, NOW)
+    first, second = camera_statuses(SITE.cameras, board, {"cam1": 5.0, "cam2": 5.0}, NOW)
     assert (first.state, first.modality, first.last_frame_at, first.fps) == ("starting", "thermal", None, 0.0)
     assert (second.state, second.modality, second.reconnects) == ("reconnecting", "near_infrared", 3)
     assert (second.message, second.last_frame_at) == (row.note, NOW)
