@@ -95,6 +95,14 @@ class TracingConsumer:
         """See `streamer.bus.Consumer`."""
         self._consumer.reject(record, reason)
 
+    def take_lost(self) -> set[tuple[str, int]]:
+        """See `streamer.bus.Consumer`."""
+        return self._consumer.take_lost()
+
+    def rewind(self) -> None:
+        """See `streamer.bus.Consumer`."""
+        self._consumer.rewind()
+
     def lag(self) -> int:
         """See `streamer.bus.Consumer`."""
         return self._consumer.lag()

@@ -94,6 +94,20 @@ class Consumer(Protocol):
         """Puts a message that can't be read aside, with the reason, where a person finds it."""
         ...
 
+    def take_lost(self) -> set[tuple[str, int]]:
+        """The partitions, as (topic, partition), that were taken away since the last call; those that are back as well.
+
+        Whoever held one meanwhile has written: nothing that was known of it counts any more. Does not block.
+        """
+        ...
+
+    def rewind(self) -> None:
+        """Has the next poll read every held partition from the database's offset, whatever was polled. Does not block.
+
+        For who has thrown away what was polled: the database refused it, or another consumer was quicker.
+        """
+        ...
+
     def lag(self) -> int:
         """How many messages wait, of the partitions that this consumer holds."""
         ...

@@ -48,7 +48,7 @@ class OutboxConsumer:
 
     Args:
         outbox: Read by this consumer alone.
-        start_offset: Asked once, at the first poll.
+        start_offset: Asked at the first poll, and at the first after `rewind`.
         topic: The name that offsets are kept under.
         monotonic: Seconds, for the time-out.
     """
@@ -100,6 +100,14 @@ class OutboxConsumer:
     def reject(self, record: Record, reason: str) -> None:
         """Copies the message to the outbox's dead ones; the same one twice, after a crash, is kept once."""
         self._outbox.put_aside(OutboxRow(record.offset, record.key, record.payload), reason)
+
+    def take_lost(self) -> set[tuple[str, int]]:
+        """None: there is nobody else to read an outbox."""
+        return set()
+
+    def rewind(self) -> None:
+        """See `streamer.bus.Consumer`."""
+        self._next = None
 
     def lag(self) -> int:
         """How many messages were not polled yet."""

@@ -6,7 +6,8 @@ from. Either all of it stands or none, so that a message delivered twice counts 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -36,6 +37,7 @@ from streamer.sightings import CameraState, EndReason, Heartbeat, Sighting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from storage.crop_store import CropStore
     from storage.database import Database, Session
@@ -74,14 +76,21 @@ class MatcherCounters:
     lost: int = 0
     uncompared: int = 0
     crops_lost: int = 0
+    begun_anew: int = 0
+
+    def take_back(self, before: MatcherCounters) -> None:
+        """Counts as it did then: what was counted since did not come to stand in the database."""
+        for counter in fields(self):
+            setattr(self, counter.name, getattr(before, counter.name))
 
 
 class MatcherWorker:
     """Reads sightings, decides, writes.
 
-    `step` blocks up to its time-out. An error of the database or the bus goes through: the state in memory may then be
-    ahead of the database, so the worker must be thrown away; a new one starts from the database. A crash at any moment
-    is the same as that.
+    `step` blocks up to its time-out. What is known in memory is what the database holds: where a transaction fails, all
+    of it is forgotten, and where a partition goes to another matcher, what came from there; the next record that needs
+    it has it read from the database again. An error of the database or the bus goes through, and then the consumer must
+    be rewound or opened anew before the next step. A crash at any moment is the same as that.
 
     Args:
         site: The site.
@@ -100,6 +109,8 @@ class MatcherWorker:
         self._calibration = load_calibration(Path(site.matcher.calibration))
         self._roads = roads_of(site)
         self._regions: dict[str, Region] = {}
+        #: The partitions, as (topic, partition), that a region's messages came from: one, while its key stays there.
+        self._sources: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
         self._offsets: dict[tuple[str, int], int | None] = {}
         self._foreign_models: set[str] = set()
         self._corrected_until: dict[str, int] = {}
@@ -116,16 +127,53 @@ class MatcherWorker:
             How many messages were handled.
         """
         records = self._consumer.poll(timeout_s=timeout_s, limit=BATCH)
+        self._let_go(self._consumer.take_lost())
         if not records:
             return 0
-        with self._database.transaction() as session:
-            writer = Writer(session)
-            for record in records:
-                self._handle(record, session, writer)
-            offsets = self._advance(records, writer)
+        try:
+            offsets = self._transact(records)
+        except OffsetConflictError as error:
+            # This one was stopped, or cut off, for so long that another was given the partition.
+            self.counters.begun_anew += 1
+            _log.warning("another matcher was quicker, going on from the database", reason=str(error))
+            self._consumer.rewind()
+            return 0
         self._offsets.update(offsets)
         self._consumer.commit(offsets)
         return len(records)
+
+    def _transact(self, records: Sequence[Record]) -> dict[tuple[str, int], int]:
+        """Handles all of them or none; returns where to read on."""
+        counted, is_stored = replace(self.counters), False
+        try:
+            with self._database.transaction() as session:
+                writer = Writer(session)
+                for record in records:
+                    self._handle(record, session, writer)
+                offsets = self._advance(records, writer)
+            is_stored = True
+        finally:
+            if not is_stored:
+                self.counters.take_back(counted)
+                self._forget(list(self._regions))
+                self._offsets.clear()
+        return offsets
+
+    def _let_go(self, lost: AbstractSet[tuple[str, int]]) -> None:
+        """Forgets what came from these partitions: from now on it may change elsewhere."""
+        if not lost:
+            return
+        for place in lost:
+            self._offsets.pop(place, None)
+        regions = [name for name, sources in self._sources.items() if sources & lost]
+        self._forget(regions)
+        _log.info("partitions dealt anew", partitions=len(lost), regions_forgotten=len(regions))
+
+    def _forget(self, regions: Sequence[str]) -> None:
+        for name in regions:
+            self._regions.pop(name, None)
+            self._sources.pop(name, None)
+            self._corrected_until.pop(name, None)
 
     def _advance(self, records: Sequence[Record], writer: Writer) -> dict[tuple[str, int], int]:
         offsets = {(record.topic, record.partition): record.offset + 1 for record in records}
@@ -144,6 +192,7 @@ class MatcherWorker:
             self.counters.rejected += 1
             return
         region = self._region(message, session)
+        self._sources[message.region].add((record.topic, record.partition))
         if isinstance(message, Heartbeat):
             self._hear(message, region, session, writer)
         elif self._store(message, writer):

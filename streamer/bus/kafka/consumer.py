@@ -42,13 +42,15 @@ class KafkaSightingConsumer:
     """Reads the topic as a member of a group, from the offsets that the database holds.
 
     On assignment a partition is paused until `poll`, in the caller's thread, has sought it to the database's offset;
-    Kafka's own offsets are written for people's tools and never read. `poll` blocks up to its time-out, and up to
+    Kafka's own offsets are written for people's tools and never read. Partitions change hands within `poll` alone: the
+    group waits for it, so that what was polled before is stored by then. Whoever is away too long is left behind, and
+    the database's offset keeps it from storing anything. `poll` blocks up to its time-out, and up to
     `request_timeout_s` more while there is no connection. A crash loses nothing: what was not stored is read again.
     Not safe for several threads.
 
     Args:
         config: Where Kafka is.
-        start_offset: Asked at each assignment, within `poll`.
+        start_offset: Asked at each assignment, and after `rewind`, within `poll`.
         monotonic: Seconds, for the time-out.
     """
 
@@ -115,6 +117,15 @@ class KafkaSightingConsumer:
             self._abandon_dead_producer()
             raise bus_error(self._config, f"topic {self._config.dead_topic} takes nothing", error) from error
 
+    def take_lost(self) -> set[tuple[str, int]]:
+        """See `streamer.bus.Consumer`. At each change in the group every partition counts: all are dealt anew."""
+        return {(partition.topic, partition.partition) for partition in self._listener.take_lost()}
+
+    def rewind(self) -> None:
+        """See `streamer.bus.Consumer`."""
+        if self._consumer is not None:
+            self._listener.on_partitions_assigned(self._consumer.assignment())
+
     def lag(self) -> int:
         """How many messages of the held partitions were not polled yet, as of the last fetch."""
         if self._consumer is None:
@@ -178,11 +189,15 @@ class KafkaSightingConsumer:
 
 
 class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]  # the library is untyped
-    """Notes which partitions are new; called in the client's own thread, where nothing may block."""
+    """Notes which partitions are new, and which are lost; called in the client's own thread, where nothing may block.
+
+    Losing a partition without a word (`on_partitions_lost`) is told like any revocation, by the base class.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._new: set[Any] = set()
+        self._lost: set[Any] = set()
         self._consumer: Any = None
 
     def of(self, consumer: Any) -> _Assignments:  # noqa: ANN401 - the library is untyped
@@ -199,11 +214,17 @@ class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]  # the libr
     def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
         with self._lock:
             self._new -= set(revoked)
+            self._lost |= set(revoked)
 
     def take_new(self) -> set[Any]:
         with self._lock:
             new, self._new = self._new, set()
         return new
+
+    def take_lost(self) -> set[Any]:
+        with self._lock:
+            lost, self._lost = self._lost, set()
+        return lost
 
 
 def _record(message: Any) -> Record:  # noqa: ANN401 - the library is untyped

@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.crop_store import CropStore
-from storage.database import Database, OffsetConflictError
+from storage.database import Database
+from storage.errors import StorageError
 from storage.matcher_state import load_tracklets
 from storage.trajectories import vehicles
 from storage.writer import Writer
@@ -26,6 +27,8 @@ class Tape:
 
     def __init__(self, payloads: Sequence[bytes], start: int, batch: int) -> None:
         self._payloads, self._next, self._batch = payloads, start, batch
+        self.stored: Callable[[], int] = lambda: start
+        self.lost: set[tuple[str, int]] = set()
         self.rejected: list[tuple[int, str]] = []
         self.committed: dict[tuple[str, int], int] = {}
 
@@ -41,6 +44,13 @@ class Tape:
 
     def reject(self, record: Record, reason: str) -> None:
         self.rejected.append((record.offset, reason))
+
+    def take_lost(self) -> set[tuple[str, int]]:
+        lost, self.lost = self.lost, set()
+        return lost
+
+    def rewind(self) -> None:
+        self._next = self.stored()
 
     def lag(self) -> int:
         return len(self._payloads) - self._next
@@ -78,13 +88,16 @@ class Site:
 
     def play(self, payloads: Sequence[bytes], *, batch: int = 256, steps: int = 1000) -> tuple[MatcherWorker, Tape]:
         """Lets a new worker go on from the database's offset."""
-        with self.database.transaction() as session:
-            start = Writer(session).next_offset("sightings", 0) or 0
-        tape = Tape(payloads, start, batch)
+        tape = Tape(payloads, self.stored(), batch)
         worker = MatcherWorker(self.config, self.database, tape, self.crops)
         while steps and worker.step(timeout_s=0.0):
             steps -= 1
         return worker, tape
+
+    def stored(self) -> int:
+        """Where the database says to read on."""
+        with self.database.transaction() as session:
+            return Writer(session).next_offset("sightings", 0) or 0
 
     def partition(self) -> dict[str, tuple[str, str | None]]:
         with self.database.snapshot() as session:
@@ -192,13 +205,64 @@ def test_what_comes_after_the_end_opens_a_tracklet_no_more(crossing: Site) -> No
     assert crossing.partition() == before
 
 
-def test_a_partition_that_somebody_else_has_read_is_given_up(crossing: Site) -> None:
+def test_a_partition_that_somebody_else_has_read_is_read_on_from_where_they_are(crossing: Site) -> None:
     payloads = _payloads(STORY)
-    crossing.play(payloads)
-    tape = Tape(payloads, start=0, batch=4)
+    stale, tape = crossing.play(payloads[:6], batch=2, steps=2)
+    tape.stored = crossing.stored
+    crossing.play(payloads[:6])
+    before = replace(stale.counters)
 
-    with pytest.raises(OffsetConflictError, match="the database is at 11"):
-        MatcherWorker(crossing.config, crossing.database, tape, crossing.crops).step(timeout_s=0.0)
+    assert stale.step(timeout_s=0.0) == 0
+
+    assert stale.counters == replace(before, begun_anew=1)
+    assert tape.lag() == 0
+    assert crossing.stored() == 6
+
+
+@pytest.mark.parametrize("others", range(1, len(STORY), 3))
+def test_what_another_matcher_decided_meanwhile_is_known_when_a_partition_comes_back(
+    tmp_path: Path, others: int
+) -> None:
+    undisturbed, crossing = Site(tmp_path / "straight"), Site(tmp_path / "shared")
+    undisturbed.play(_payloads(STORY))
+    payloads = _payloads(STORY)
+    worker, tape = crossing.play(payloads, batch=1, steps=2)
+    tape.stored = crossing.stored
+    crossing.play(payloads, batch=1, steps=others)
+
+    tape.lost = {("sightings", 0)}
+    tape.rewind()
+    while worker.step(timeout_s=0.0):
+        pass
+
+    assert worker.counters.begun_anew == 0
+    assert crossing.partition() == undisturbed.partition()
+    for one in (undisturbed, crossing):
+        one.database.close()
+
+
+def test_a_transaction_that_failed_leaves_nothing_behind(
+    crossing: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    undisturbed = Site(tmp_path / "straight")
+    straight, _ = undisturbed.play(_payloads(STORY), batch=2)
+    worker, tape = crossing.play(_payloads(STORY), batch=2, steps=0)
+    tape.stored = crossing.stored
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageError("database: disk full")
+
+    while crossing.stored() < len(STORY):
+        with monkeypatch.context() as patch:
+            patch.setattr(Writer, "advance_offset", refuse)
+            with pytest.raises(StorageError, match="disk full"):
+                worker.step(timeout_s=0.0)
+        tape.rewind()
+        worker.step(timeout_s=0.0)
+
+    assert crossing.partition() == undisturbed.partition()
+    assert worker.counters == straight.counters
+    undisturbed.database.close()
 
 
 def test_vectors_of_another_model_are_kept_but_not_compared(crossing: Site) -> None:
