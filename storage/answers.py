@@ -61,6 +61,7 @@ class Stop:
         crop_images: The best crop of each band, by the band's name.
         context_image: The picture that shows it in its scene, below the crop store, or None.
         decided_by: Whose word it is: the matcher's, or a person's.
+        camera_trouble: What was wrong with the camera's picture meanwhile (`covered`, say), or None.
     """
 
     tracklet_id: str
@@ -81,6 +82,7 @@ class Stop:
     crop_images: dict[str, str]
     context_image: str | None
     decided_by: str = MATCHER
+    camera_trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

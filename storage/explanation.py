@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from storage.answers import halved, probability
+from storage.camera_troubles import troubles_of_tracklet
 from storage.export import utc_text
 from storage.history import Correction, Decision, corrections, decisions
 from storage.lookup import find_tracklet
@@ -53,6 +54,7 @@ class Explanation:
         corrections: Those that decided on it, by number.
         crops: The best picture of each band, below the crop store, of it and of those that it was compared with, by
             tracklet; none of those without one.
+        camera_trouble: What was wrong with the camera's picture meanwhile, or None.
     """
 
     tracklet_id: str
@@ -64,6 +66,7 @@ class Explanation:
     decisions: tuple[Decision, ...]
     corrections: dict[int, Correction]
     crops: dict[str, tuple[str, ...]]
+    camera_trouble: str | None = None
 
 
 def explain(session: Session, tracklet_id: str) -> Explanation:
@@ -84,6 +87,7 @@ def explain(session: Session, tracklet_id: str) -> Explanation:
         tuple(reversed(made)),
         {one.correction_id: one for one in corrections(session, tracklet_id=found.tracklet_id)},
         _crops(session, {found.tracklet_id, *_compared(made)}),
+        troubles_of_tracklet(session, found.tracklet_id),
     )
 
 
@@ -92,6 +96,8 @@ def in_words(explanation: Explanation) -> Iterator[str]:
     end = f"ended: {explanation.end_reason}" if explanation.end_reason else "it goes on"
     seen = f"{_time(explanation.started_at)} to {_time(explanation.ended_at)}"
     yield f"{explanation.tracklet_id}: {explanation.vehicle_class} at {explanation.camera}, {seen}, {end}"
+    if explanation.camera_trouble:
+        yield f"meanwhile the camera's picture was not to be trusted: {explanation.camera_trouble}"
     yield from _pictures(explanation, explanation.tracklet_id)
     if not explanation.decisions:
         yield "It has no vehicle yet."

@@ -63,6 +63,7 @@ STOP_COLUMNS = (
     "tracklet",
     "crop_image",
     "context_image",
+    "camera_trouble",
 )
 # A terminal has no room for what every row repeats, nor for paths.
 _NOT_IN_TABLES = frozenset({"vehicle", "crop_image", "context_image"})
@@ -106,7 +107,9 @@ def trajectory_report(trajectory: Trajectory, form: Format) -> Report:
     if form is not Format.TABLE:
         return Report(STOP_COLUMNS, rows, title)
     is_all_the_matchers = all(stop.decided_by == MATCHER for stop in trajectory.stops)
-    left_out = _NOT_IN_TABLES | {"decided_by"} if is_all_the_matchers else _NOT_IN_TABLES
+    left_out = _NOT_IN_TABLES | ({"decided_by"} if is_all_the_matchers else set())
+    if all(stop.camera_trouble is None for stop in trajectory.stops):
+        left_out |= {"camera_trouble"}
     shown = [index for index, name in enumerate(STOP_COLUMNS) if name not in left_out]
     columns = tuple(STOP_COLUMNS[index] for index in shown)
     return Report(columns, [tuple(row[index] for index in shown) for row in rows], title)
@@ -173,6 +176,7 @@ def _stop_row(trajectory: Trajectory, number: int, stop: Stop) -> tuple[Value, .
         stop.tracklet_id,
         stop.crop_image,
         stop.context_image,
+        stop.camera_trouble,
     )
 
 

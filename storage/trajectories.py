@@ -14,6 +14,7 @@ import numpy as np
 from sqlalchemy import Select, Subquery, case, func, or_, select
 
 from storage.answers import BoxRow, CropRow, Stop, Trajectory, VehicleSummary, halved, probability
+from storage.camera_troubles import troubles_of_vehicle
 from storage.errors import VehicleNotFoundError
 from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, CameraRow, EmbeddingRow, SightingRow, TrackletRow, VehicleRow
@@ -105,12 +106,14 @@ def trajectory(session: Session, vehicle_id: str) -> Trajectory:
         raise VehicleNotFoundError(f"vehicle {vehicle.vehicle_id}: its tracklets have been given to other vehicles")
     paths = _paths(session, vehicle.vehicle_id)
     crop_images = _crop_images(session, vehicle.vehicle_id)
+    troubles = troubles_of_vehicle(session, vehicle.vehicle_id)
     stops = tuple(
         _stop(
             tracklet,
             assignment,
             paths.get(tracklet.tracklet_id, []),
             crop_images.get(tracklet.tracklet_id, []),
+            troubles.get(tracklet.tracklet_id),
         )
         for tracklet, assignment in rows
     )
@@ -299,6 +302,7 @@ def _stop(
     assignment: AssignmentRow,
     blobs: list[bytes],
     images: list[tuple[str, str | None]],
+    camera_trouble: str | None,
 ) -> Stop:
     crop_images: dict[str, str] = {}
     for modality, image in images:
@@ -323,6 +327,7 @@ def _stop(
         crop_images=crop_images,
         context_image=tracklet.context_image,
         decided_by=assignment.decided_by,
+        camera_trouble=camera_trouble,
     )
 
 
