@@ -19,12 +19,15 @@ from streamer.bus import BusError
 from streamer.bus.factory import open_outbox
 from streamer.child_process import Child
 from streamer.children import StartError, limit_threads
-from streamer.counters import Board, Order, RowState
+from streamer.counters import Board, Field, Order, RowState
 from streamer.health import StatusWriter
+from streamer.health_server import HealthServer
+from streamer.metrics import registry_of
 from streamer.pid_file import PidFile
 from streamer.preflight import check_edge, check_outbox, mark_finished, open_database
 from streamer.reloading import Reloader
 from streamer.site_plan import EMBEDDER, FORWARDER, MATCHER, SUPERVISOR, Role, SitePlan, unfinished
+from streamer.vitals import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,6 +93,7 @@ class Supervisor:
         self._status: StatusWriter | None = None
         self._children: list[Child] = []
         self._reloader: Reloader | None = None
+        self._server: HealthServer | None = None
         self._pid_file = PidFile(site.outbox_path)
         self._reread = reread
         self._stops = self._reloads = 0
@@ -122,11 +126,32 @@ class Supervisor:
         if self._database is not None:
             self._status = StatusWriter(self.site, self._database, self.board, self.board.stage(SUPERVISOR))
             self._status.start()
+        self._serve()
         self.board.stage(SUPERVISOR).state = RowState.RUNNING
         self._pid_file.open()
         for child in self._children:
             child.start()
         self._wait_until_started()
+
+    def _serve(self) -> None:
+        """Answers over HTTP, where the site wants it, from before the workers load."""
+        self._note_life()
+        vitals = Vitals(self.board, lambda: self.site, self._children, self._status)
+        self._server = HealthServer(
+            self.site.metrics,
+            lives=vitals.faults_of_life,
+            ready=vitals.faults_of_readiness,
+            registry=registry_of(lambda: self.site, self.board),
+        )
+        self._server.start()
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Where `/metrics` is answered; None where it isn't."""
+        return None if self._server is None else self._server.port
+
+    def _note_life(self) -> None:
+        self.board.stage(SUPERVISOR)[Field.ALIVE_S] = time.monotonic()
 
     def stop(self) -> None:
         """Asks for an orderly end; the second call ends everything at once. Safe in a signal handler."""
@@ -150,6 +175,8 @@ class Supervisor:
     def close(self) -> None:
         """Ends what still runs and removes what was temporary. Safe to call twice."""
         self.board.order = Order.STOP_ALL
+        if self._server is not None:
+            self._server.stop()
         for child in self._children:
             child.end()
         if self._status is not None:
@@ -193,6 +220,7 @@ class Supervisor:
 
     def _pause(self) -> None:
         """Waits a tick, less if a child dies."""
+        self._note_life()
         alive = [child.process.sentinel for child in self._children if child.process is not None]
         if alive:
             wait(alive, _TICK_S)
