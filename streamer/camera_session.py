@@ -109,7 +109,7 @@ class CameraSession:
         self._key = SessionKey(site.site, site.region_of(camera), camera.id, session)
         self._max_empty = math.ceil(site.tracker.max_seconds_lost * frame_rate) + 1
         self._tracker = services.make_tracker(frame_rate)
-        rules = BookRules.of_camera(camera, site.crops, site.tracker.max_seconds_lost)
+        rules = BookRules.of_camera(camera, site.crops, site.tracker.max_seconds_lost, blur=site.privacy.blur)
         self._book = TrackletBook(self._key, rules, services.info.model_id)
         self._begun = self._ignored = 0
         self._next_index = 0
@@ -141,7 +141,7 @@ class CameraSession:
             self._book.skip(moment)
             self._row.add(Field.GATED)
         else:
-            self._book.observe(moment, frame.image(), vehicles)
+            self._book.observe(moment, frame.image(), vehicles, detected=detections.boxes)
             self._row.add(Field.DETECTED)
             self._row.add(Field.DETECTIONS, len(vehicles))
         self.flush()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from streamer.blur import blurred_scene, is_cut
 from streamer.sightings import MAX_CROP_BYTES
 
 if TYPE_CHECKING:
@@ -136,12 +137,21 @@ class Scene:
         image: (H, W, 3) uint8 RGB; must not be written to afterwards.
         width: Wider frames are shrunk to this, in pixels.
         quality: Of the JPEG.
+        hidden: (N, 4) float32 xyxy in the image's pixels, vehicles that are blurred in the JPEG; None: none is.
     """
 
-    def __init__(self, image: NDArray[np.uint8], width: int, quality: int) -> None:
+    def __init__(
+        self, image: NDArray[np.uint8], width: int, quality: int, hidden: NDArray[np.float32] | None = None
+    ) -> None:
         self.image = image
+        self._hidden = hidden
+        self._source_height, self._source_width = image.shape[:2]
         self._width, self._quality = width, quality
         self._jpeg: bytes | None = None
+
+    def cuts(self, box: tuple[float, float, float, float]) -> bool:
+        """Whether its upper or lower edge cuts a vehicle's box, xyxy in source pixels."""
+        return is_cut(box, self._source_height)
 
     def hold(self) -> Scene:
         """Shrinks a scene of twice the width; for one that outlives its frame, so that 4K costs what HD does."""
@@ -154,8 +164,14 @@ class Scene:
         if self._jpeg is None:
             if self.image.shape[1] > self._width:
                 self._shrink(cv2.INTER_AREA)
-            self._jpeg = encode_jpeg(self.image, self._quality)
+            self._jpeg = encode_jpeg(self._fit_to_be_seen(), self._quality)
         return self._jpeg
+
+    def _fit_to_be_seen(self) -> NDArray[np.uint8]:
+        if self._hidden is None:
+            return self.image
+        scale = self.image.shape[1] / self._source_width
+        return blurred_scene(self.image, np.asarray(self._hidden * scale, np.float32))
 
     def _shrink(self, method: int) -> None:
         height = round(self.image.shape[0] * self._width / self.image.shape[1])

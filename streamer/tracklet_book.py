@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from streamer.blur import blurred_crop
 from streamer.crops import Scene, VehicleCrop, cut, encode_crop, geometric_qualities, sharpness
 from streamer.sightings import EndReason, SightingKind
 from streamer.tracklets import AskedCrop, Draft, Moment, SessionKey, Tracklet
@@ -46,18 +47,22 @@ class BookRules:
         max_seconds_lost: A vehicle not seen for longer has left.
         min_box_height_px: Lower boxes are not followed.
         ignore: Polygons (N, 2) in source pixels; boxes whose bottom centre lies inside one are not followed.
+        blur: Whether pictures for people are blurred where windows and plates are; the embedder sees them as they are.
     """
 
     crops: CropsConfig
     max_seconds_lost: float
     min_box_height_px: int = 1
     ignore: tuple[NDArray[np.float32], ...] = ()
+    blur: bool = False
 
     @classmethod
-    def of_camera(cls, camera: CameraConfig, crops: CropsConfig, max_seconds_lost: float) -> BookRules:
+    def of_camera(
+        cls, camera: CameraConfig, crops: CropsConfig, max_seconds_lost: float, *, blur: bool = False
+    ) -> BookRules:
         """The rules of one camera."""
         polygons = tuple(np.array(polygon, np.float32) for polygon in camera.ignore)
-        return cls(crops, max_seconds_lost, camera.min_box_height_px, polygons)
+        return cls(crops, max_seconds_lost, camera.min_box_height_px, polygons, blur)
 
     def follows(self, box: NDArray[np.float32]) -> bool:
         """Whether a vehicle with this box is followed."""
@@ -117,13 +122,22 @@ class TrackletBook:
         self._pictures: list[Picture] = []
         self._drafts: deque[Draft] = deque()
 
-    def observe(self, moment: Moment, image: NDArray[np.uint8], vehicles: Sequence[TrackedVehicle]) -> None:
+    def observe(
+        self,
+        moment: Moment,
+        image: NDArray[np.uint8],
+        vehicles: Sequence[TrackedVehicle],
+        *,
+        detected: NDArray[np.float32] | None = None,
+    ) -> None:
         """A frame that the detector saw.
 
         Args:
             moment: When it was, and what light made it; later than all before.
             image: (H, W, 3) uint8 RGB; it may be kept, so it must not be written to afterwards.
             vehicles: What the tracker made of it.
+            detected: (N, 4) float32 xyxy, what the detector found: where it is to be blurred, a vehicle that the
+                tracker doesn't follow is too.
         """
         self._now = moment
         self._end_lost(moment)
@@ -132,7 +146,9 @@ class TrackletBook:
         boxes = np.stack([vehicle.box for vehicle in vehicles])
         confidences = np.array([vehicle.confidence for vehicle in vehicles], np.float32)
         bounds = geometric_qualities(boxes, confidences, image.shape[:2])
-        scene = Scene(image, self._rules.crops.context_width_px, self._rules.crops.jpeg_quality)
+        hidden = boxes if detected is None else np.concatenate([boxes, detected])
+        crops = self._rules.crops
+        scene = Scene(image, crops.context_width_px, crops.jpeg_quality, hidden if self._rules.blur else None)
         for vehicle, bound in zip(vehicles, bounds, strict=True):
             if not self._rules.follows(vehicle.box):
                 self._see_outside(moment, vehicle)
@@ -243,7 +259,8 @@ class TrackletBook:
 
     def _ask(self, tracklet: Tracklet, choice: Choice) -> AskedCrop:
         crop = choice.crop
-        asked = AskedCrop.of(crop, encode_crop(crop.image, self._rules.crops.jpeg_quality))
+        picture = blurred_crop(crop.image, whole=crop.scene.cuts(crop.box)) if self._rules.blur else crop.image
+        asked = AskedCrop.of(crop, encode_crop(picture, self._rules.crops.jpeg_quality))
         is_best = not tracklet.has_better_than(crop)
         tracklet.crops.append(asked)
         self._asked[self._next_question] = asked
