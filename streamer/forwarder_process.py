@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from streamer.bus.factory import open_forwarder
+from streamer.bus import BusError
+from streamer.bus.factory import open_forwarder, open_outbox
+from streamer.bus.outbox_report import report_outbox
 from streamer.counters import Field, Order, RowState
 
 if TYPE_CHECKING:
     from streamer.bus.kafka.forwarder import KafkaForwarder
+    from streamer.bus.outbox import Outbox
     from streamer.children import ChildContext
     from streamer.counters import Row
     from streamer.setups import ForwarderSetup
@@ -28,23 +31,30 @@ def run_forwarder(context: ChildContext, setup: ForwarderSetup) -> None:
     forwarder, row = open_forwarder(setup.site), context.board.stage(setup.stage)
     if forwarder is None:
         return
+    outbox = open_outbox(setup.site)
     forwarder.start()
     context.say_started()
     row.state = RowState.RUNNING
     while not context.is_told(Order.EMPTY_OUTBOX) and forwarder.is_alive:
-        _report(forwarder, row)
+        _report(forwarder, outbox, row)
         time.sleep(_LOOK_S)
     if not context.is_told(Order.EMPTY_OUTBOX):
         raise SystemExit("forwarder: its thread has ended by itself; start it anew")
     forwarder.stop(timeout_s=EMPTY_TIMEOUT_S)
-    _report(forwarder, row)
+    _report(forwarder, outbox, row)
+    outbox.close()
     row.state = RowState.STOPPED
 
 
-def _report(forwarder: KafkaForwarder, row: Row) -> None:
+def _report(forwarder: KafkaForwarder, outbox: Outbox, row: Row) -> None:
     trouble = forwarder.trouble or ""
     if trouble and not row.note:
         _log.warning("kafka away, sightings wait in the outbox", reason=trouble)
     row[Field.HANDLED], row[Field.FAILURES] = forwarder.counts.sent, forwarder.counts.failed
     row.note = trouble
+    try:
+        report_outbox(outbox, row)
+    except BusError as error:
+        # The forwarder meets the same, and waits for better times.
+        row.note = str(error)
     row[Field.ALIVE_S] = time.monotonic()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-import threading
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
@@ -19,13 +18,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import fastavro
-import structlog
 from fastavro.read import SchemaResolutionError
 
 from storage.errors import OffsetConflictError, StorageError
 from storage.matcher_state import DecisionEvent, load_assignments_after
 from storage.writer import Writer
 from streamer.bus import BusError
+from streamer.bus.carrier import Carrier
 
 if TYPE_CHECKING:
     from storage.database import Database
@@ -36,8 +35,6 @@ SCHEMA_VERSION = 1
 ROUND_EVENTS = 500
 #: Between two looks at the database while nothing happens.
 LOOK_AGAIN_S = 0.5
-FIRST_RETRY_S = 0.5
-LAST_RETRY_S = 10.0
 
 _PARTITION = 0
 #: The schema that wrote each version.
@@ -53,8 +50,6 @@ _UNREADABLE = (
     struct.error,
     SchemaResolutionError,
 )
-
-_log = structlog.get_logger(__name__)
 
 
 class IdentityError(Exception):
@@ -168,91 +163,33 @@ class IdentityRelay:
         self._sender.close()
 
 
-class IdentityPublisher:
+class IdentityPublisher(Carrier):
     """A thread that relays decisions beside a matcher, which never waits for it.
-
-    Troubles are counted, said once and tried again, later each time: decisions are safe where they are. A crash sends
-    some events again.
 
     Args:
         relay: What it drives, from its own thread alone.
     """
 
+    troubles = (BusError, StorageError)
+
     def __init__(self, relay: IdentityRelay) -> None:
+        super().__init__("identities")
         self._relay = relay
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="identity-publisher", daemon=True)
-        self._retry_s = FIRST_RETRY_S
-        self._sent = self._failed = 0
-        self._trouble: str | None = None
 
-    @property
-    def sent(self) -> int:
-        """Events that the broker acknowledged."""
-        return self._sent
-
-    @property
-    def failed(self) -> int:
-        """Rounds that failed."""
-        return self._failed
-
-    @property
-    def trouble(self) -> str | None:
-        """Why nothing flows at the moment, in one line; None while all is well."""
-        return self._trouble
-
-    def start(self) -> None:
-        """Starts the thread; connecting is its business."""
-        self._thread.start()
-
-    def stop(self, *, timeout_s: float) -> bool:
-        """Has the thread tell what is left and end; it gives up at the first failure, since decisions are safe.
-
-        Returns:
-            Whether it ended in time.
-        """
-        self._stopping.set()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
+    def _round(self) -> bool:
         try:
-            while self._one_round():
-                pass
-        finally:
-            self._relay.close()
-
-    def _one_round(self) -> bool:
-        """Whether there is to be another."""
-        # Asked before the round: what was decided until then is told, and no more is waited for.
-        is_last = self._stopping.is_set()
-        try:
-            sent = self._relay.round()
+            told = self._relay.round()
         except OffsetConflictError:
             # Another matcher's publisher has told the same; the next round goes on behind it.
-            return not is_last
-        except (BusError, StorageError) as error:
-            return self._stumble(str(error))
-        self._sent += sent
-        self._recovered()
-        if sent == 0 and not is_last:
-            self._stopping.wait(LOOK_AGAIN_S)
-        return sent > 0 or not is_last
+            return False
+        self._sent += told
+        return told > 0
 
-    def _stumble(self, reason: str) -> bool:
-        self._failed += 1
-        if self._trouble is None:
-            _log.warning("identities wait in the database", reason=reason)
-        self._trouble = reason
-        is_stopping = self._stopping.wait(self._retry_s)
-        self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
-        return not is_stopping
+    def _rest(self) -> None:
+        self._stopping.wait(LOOK_AGAIN_S)
 
-    def _recovered(self) -> None:
-        if self._trouble is not None:
-            _log.info("identities flow again")
-        self._trouble = None
-        self._retry_s = FIRST_RETRY_S
+    def _let_go(self) -> None:
+        self._relay.close()
 
 
 @cache

@@ -17,7 +17,7 @@ from storage.database import Database
 from storage.errors import OffsetConflictError
 from storage.writer import Writer
 from streamer import identity_events
-from streamer.bus import BusError
+from streamer.bus import BusError, carrier
 from streamer.bus.factory import open_event_sender
 from streamer.bus.kafka.events import KafkaEventSender
 from streamer.config import SiteConfig
@@ -226,7 +226,7 @@ def test_the_publisher_tells_what_comes_and_at_the_end_what_is_left(database: Da
 
 
 def test_troubles_are_counted_and_tried_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity_events, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(carrier, "FIRST_RETRY_S", 0.01)
     sender = FakeSender(failures=3)
     publisher = IdentityPublisher(_relay(database, sender))
     publisher.start()

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from streamer.bus import BusError, Record
-from streamer.bus.kafka.clients import CLOSE_TIMEOUT_S, abandon, bus_error, connect_consumer, connect_producer
-
-with warnings.catch_warnings():
-    # It reads its schemas by a call that Python 3.11 deprecates, and 3.13 takes back into favour.
-    warnings.filterwarnings("ignore", message="(read|open)_text is deprecated", category=DeprecationWarning)
-    from kafka import TopicPartition
-    from kafka.consumer.subscription_state import ConsumerRebalanceListener
-    from kafka.errors import KafkaError
-    from kafka.structs import OffsetAndMetadata
+from streamer.bus.kafka.clients import CLOSE_TIMEOUT_S, abandon, connect_consumer, connect_producer
+from streamer.bus.kafka.connection import bus_error
+from streamer.bus.kafka.library import ConsumerRebalanceListener, KafkaError, OffsetAndMetadata, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
-from streamer.bus.kafka.clients import abandon, bus_error, connect_producer
-
-with warnings.catch_warnings():
-    # It reads its schemas by a call that Python 3.11 deprecates, and 3.13 takes back into favour.
-    warnings.filterwarnings("ignore", message="(read|open)_text is deprecated", category=DeprecationWarning)
-    from kafka.errors import KafkaError
+from streamer.bus.kafka.clients import abandon, connect_producer
+from streamer.bus.kafka.connection import bus_error
+from streamer.bus.kafka.library import KafkaError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from streamer.bus import BusError
-from streamer.bus.kafka.clients import abandon, bus_error, connect_producer
+from streamer.bus.carrier import Carrier
+from streamer.bus.kafka.clients import abandon, connect_producer
+from streamer.bus.kafka.connection import bus_error
+from streamer.bus.kafka.library import KafkaError, MessageSizeTooLargeError
 from streamer.bus.outbox import LOOK_AGAIN_S
-
-with warnings.catch_warnings():
-    # It reads its schemas by a call that Python 3.11 deprecates, and 3.13 takes back into favour.
-    warnings.filterwarnings("ignore", message="(read|open)_text is deprecated", category=DeprecationWarning)
-    from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,8 +25,6 @@ ROUND_ROWS = 200
 ROUND_BYTES = 512 * 1024
 #: A message above this can't be forwarded; the codec's own limit is a quarter of it.
 MAX_FORWARDED_BYTES = 900 * 1024
-FIRST_RETRY_S = 0.25
-LAST_RETRY_S = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -53,7 +46,7 @@ class ForwarderCounts:
     rebuilt: int = 0
 
 
-class KafkaForwarder:
+class KafkaForwarder(Carrier):
     """A thread that carries the outbox into the topic, in order. One per outbox.
 
     It works in rounds: read, send, wait for every acknowledgement (`acks=all`), delete. A round is one batch per
@@ -68,66 +61,31 @@ class KafkaForwarder:
     """
 
     def __init__(self, outbox: Outbox, config: KafkaConfig, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__("sightings")
         self._outbox = outbox
         self._config = config
         self._monotonic = monotonic
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kafka-forwarder", daemon=True)
         self._producer: Any = None
-        self._retry_s = FIRST_RETRY_S
-        self._trouble: str | None = None
-        self._sent = self._put_aside = self._failed = self._rebuilt = 0
+        self._put_aside = self._rebuilt = 0
 
     @property
     def counts(self) -> ForwarderCounts:
         """What was done so far; readable from any thread."""
         return ForwarderCounts(self._sent, self._put_aside, self._failed, self._rebuilt)
 
-    @property
-    def trouble(self) -> str | None:
-        """Why nothing flows at the moment, in one line; None while all is well."""
-        return self._trouble
+    def _round(self) -> bool:
+        rows = self._outbox.read(0, ROUND_ROWS)
+        if rows:
+            self._forward(rows)
+        return bool(rows)
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+    def _rest(self) -> None:
+        self._outbox.wait(LOOK_AGAIN_S)
 
-    def start(self) -> None:
-        """Starts the thread; connecting is its business."""
-        self._thread.start()
-
-    def stop(self, *, timeout_s: float) -> bool:
-        """Has the thread empty the outbox and end; it gives up at the first failure, since the outbox is safe.
-
-        Returns:
-            Whether it ended in time.
-        """
-        self._stopping.set()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            while self._one_round():
-                pass
-        finally:
-            self._abandon_producer()
-
-    def _one_round(self) -> bool:
-        """Whether there is to be another."""
-        try:
-            rows = self._outbox.read(0, ROUND_ROWS)
-            if rows:
-                self._forward(rows)
-            elif self._stopping.is_set():
-                return False
-            else:
-                self._outbox.wait(LOOK_AGAIN_S)
-        except BusError as error:
-            return self._stumble(str(error))
-        self._recovered()
-        return True
+    def _let_go(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            abandon(producer)
 
     def _forward(self, rows: Sequence[OutboxRow]) -> None:
         too_big = [row for row in rows if len(row.payload) > MAX_FORWARDED_BYTES]
@@ -144,12 +102,12 @@ class KafkaForwarder:
         Raises:
             BusError: A message was not acknowledged in time; it and those after it stay.
         """
+        if self._producer is None:
+            self._producer = connect_producer(self._config)
         futures: list[Any] = []
         deadline = self._monotonic() + self._config.delivery_timeout_s
         failure: Exception | None = None
         try:
-            if self._producer is None:
-                self._producer = connect_producer(self._config)
             for row in rows:
                 futures.append(self._producer.send(self._config.topic, value=row.payload, key=row.key.encode()))
             self._producer.flush(timeout=max(0.0, deadline - self._monotonic()))
@@ -159,7 +117,7 @@ class KafkaForwarder:
         if done < len(rows):
             failure = failure or futures[done].exception
             self._rebuilt += 1
-            self._abandon_producer()
+            self._let_go()
             raise bus_error(self._config, "sightings not delivered", failure)
 
     def _settle(self, rows: Sequence[OutboxRow], futures: Sequence[Any]) -> int:
@@ -181,27 +139,6 @@ class KafkaForwarder:
         self._outbox.put_aside(row, f"too big for topic {self._config.topic}: {len(row.payload)} bytes")
         self._put_aside += 1
         _log.warning("sighting too big for kafka", topic=self._config.topic, bytes=len(row.payload))
-
-    def _stumble(self, reason: str) -> bool:
-        """Says once that nothing flows, waits longer each time; False if the thread is to end."""
-        self._failed += 1
-        if self._trouble is None:
-            _log.warning("sightings wait in the outbox", reason=reason)
-        self._trouble = reason
-        stopping = self._stopping.wait(self._retry_s)
-        self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
-        return not stopping
-
-    def _recovered(self) -> None:
-        if self._trouble is not None:
-            _log.info("sightings flow again", topic=self._config.topic)
-        self._trouble = None
-        self._retry_s = FIRST_RETRY_S
-
-    def _abandon_producer(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            abandon(producer)
 
 
 def _one_round_of(rows: Sequence[OutboxRow]) -> Sequence[OutboxRow]:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
+import trustme
 
 from streamer.bus import BusError, Consumer
 from streamer.bus.factory import open_consumer, open_forwarder, open_publisher
-from streamer.bus.kafka.clients import connection_settings, ensure_topics
+from streamer.bus.kafka.clients import CLOSE_TIMEOUT_S
+from streamer.bus.kafka.connection import connection_settings
 from streamer.bus.kafka.consumer import KafkaSightingConsumer
 from streamer.bus.kafka.events import KafkaEventSender
 from streamer.bus.kafka.forwarder import MAX_FORWARDED_BYTES, KafkaForwarder
+from streamer.bus.kafka.topics import ensure_topics, wanted_topics
 from streamer.bus.memory import OutboxConsumer, OutboxPublisher
 from streamer.bus.outbox import Outbox
 from streamer.config import KafkaConfig, SiteConfig
 from tests.servers.kafka import Broker
 from tests.servers.need import PATIENCE_S, free_port, wait_until
+from tests.servers.proxy import TcpProxy
 
 Place = tuple[str, int]
 REGIONS = ("north", "south", "east")
@@ -273,7 +279,7 @@ def test_no_broker_and_a_mute_one_are_told_apart_in_one_line_without_the_passwor
         ensure_topics(config)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         config = config.model_copy(update={"bootstrap_servers": (f"127.0.0.1:{mute.getsockname()[1]}",)})
-        with pytest.raises(BusError, match="no answer, or credentials refused") as silent:
+        with pytest.raises(BusError, match=r"no answer over SASL_PLAINTEXT .*, or credentials refused") as silent:
             ensure_topics(config)
     for caught in (away, silent):
         assert "hunter2" not in str(caught.value)
@@ -293,6 +299,95 @@ def test_tls_and_sasl_settings_reach_the_client() -> None:
     assert settings["ssl_cafile"] == "/ca.pem"
     assert settings["sasl_mechanism"] == "SCRAM-SHA-512"
     assert (settings["sasl_plain_username"], settings["sasl_plain_password"]) == ("edge", "hunter2")
+
+
+def test_a_certificate_of_ones_own_and_an_unchecked_name_reach_the_client() -> None:
+    settings = connection_settings(nowhere(ssl_certfile="/me.pem", ssl_keyfile="/me.key", ssl_check_hostname=False))
+    assert (settings["ssl_certfile"], settings["ssl_keyfile"]) == ("/me.pem", "/me.key")
+    assert settings["ssl_check_hostname"] is False
+
+
+def test_topics_are_asked_for_with_partitions_replicas_and_retention() -> None:
+    wanted = wanted_topics(nowhere(partitions=6, replication=3, retention_days=0.5, dead_retention_days=2))
+    retention = {name: settings["configs"]["retention.ms"] for name, settings in wanted.items()}
+    half_a_day_ms, two_days_ms = "43200000", "172800000"
+    assert retention == {"sightings": half_a_day_ms, "identities": half_a_day_ms, "sightings.dead": two_days_ms}
+    assert {settings["replication_factor"] for settings in wanted.values()} == {3}
+    assert [settings["num_partitions"] for settings in wanted.values()] == [6, 6, 1]
+
+
+@pytest.mark.integration
+def test_a_topic_of_another_number_of_partitions_is_told_and_used(broker: Broker) -> None:
+    ensure_topics(config_of(broker, partitions=3))
+    with structlog.testing.capture_logs() as logs:
+        ensure_topics(config_of(broker, partitions=5))
+    other = {"found": 3, "configured": 5, "event": "topic has another number of partitions", "log_level": "warning"}
+    assert logs == [{"topic": "sightings", **other}, {"topic": "identities", **other}]
+
+
+class Authority:
+    """A certificate authority of the test's own, and what it has signed for the loopback interface."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        self.file = str(folder / f"{id(self)}.pem")
+        authority.cert_pem.write_to_path(self.file)
+        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(self.server)
+
+
+@pytest.mark.integration
+def test_over_tls_sightings_arrive_and_whoever_is_not_trusted_is_told_in_one_line(
+    tmp_path: Path, absent_broker: Broker, outbox: Outbox
+) -> None:
+    authority, stranger = Authority(tmp_path), Authority(tmp_path)
+    with TcpProxy(absent_broker.address, tls=authority.server) as proxy:
+        absent_broker.advertise(proxy.address)
+        absent_broker.start()
+        config = config_of(absent_broker, bootstrap_servers=[proxy.address], security_protocol="SSL")
+        trusting = config.model_copy(update={"ssl_cafile": authority.file})
+        forwarder = KafkaForwarder(outbox, trusting)
+        publish(outbox, range(30))
+        forwarder.start()
+        ledger = Ledger()
+        consumer = KafkaSightingConsumer(trusting, start_offset=ledger.start_offset)
+        ledger.read_until(consumer, 30)
+        consumer.close()
+        assert forwarder.stop(timeout_s=30)
+        assert_complete_and_in_order(ledger, 30)
+
+        with pytest.raises(BusError, match=r"TLS refused: .*certificate verify failed") as wary:
+            ensure_topics(config.model_copy(update={"ssl_cafile": stranger.file}))
+        with pytest.raises(BusError, match=r"no answer over PLAINTEXT .*want another") as plain:
+            ensure_topics(config.model_copy(update={"security_protocol": "PLAINTEXT"}))
+        assert "\n" not in f"{wary.value}{plain.value}"
+
+
+@pytest.mark.integration
+def test_a_plain_broker_refuses_tls_in_one_line(broker: Broker, tmp_path: Path) -> None:
+    config = config_of(broker, security_protocol="SSL", ssl_cafile=Authority(tmp_path).file)
+    with pytest.raises(BusError, match=r"kafka 127\.0\.0\.1:\d+: (TLS refused|no connection): ") as caught:
+        ensure_topics(config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.integration
+def test_the_end_comes_in_time_though_the_network_swallows_everything(absent_broker: Broker, outbox: Outbox) -> None:
+    with TcpProxy(absent_broker.address) as proxy:
+        absent_broker.advertise(proxy.address)
+        absent_broker.start()
+        config = config_of(absent_broker, bootstrap_servers=[proxy.address])
+        forwarder = KafkaForwarder(outbox, config)
+        publish(outbox, range(30))
+        forwarder.start()
+        wait_until(lambda: outbox.depth() == 0)
+        proxy.blackhole()
+        publish(outbox, range(30, 60))
+        wait_until(lambda: forwarder.counts.rebuilt == 1)
+        began = time.monotonic()
+        limit_s = config.delivery_timeout_s + 3 * config.request_timeout_s + 2 * CLOSE_TIMEOUT_S
+        assert forwarder.stop(timeout_s=limit_s), f"{time.monotonic() - began:.1f} s"
+        assert outbox.depth() == 30
 
 
 def site_of(tmp_path: Path, bus: object) -> SiteConfig:
