@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -43,6 +44,18 @@ class PostgreSQL:
     def url(self) -> str:
         """Of the database that every server has; the password is never asked for."""
         return f"postgresql://{_USER}:secret@127.0.0.1:{self.port}/postgres"
+
+    def new_database(self) -> str:
+        """Makes a database, and returns its URL."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            name = f"made{len(connection.execute('SELECT 1 FROM pg_database').fetchall())}"
+            connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        return f"{self.url.removesuffix('postgres')}{name}"
+
+    def is_running(self) -> bool:
+        """Whether anybody listens."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     @property
     def data(self) -> Path:
