@@ -129,6 +129,20 @@ def topology(
     sys.exit(run_topology(database, region, out))
 
 
+@app.command()
+def reference(
+    config: Annotated[Path, typer.Option("--config", help="The site file.")],
+    seconds: Annotated[float, typer.Option(min=0, help="How long to watch each camera.")] = 20.0,
+) -> None:
+    """Take a picture of how each camera should see, into camera_health.references; what drives by is left out.
+
+    Do it when the cameras are aimed: one that is moved afterwards is told, even if that happens while nothing runs.
+    """
+    from streamer.reference import run_reference
+
+    sys.exit(run_reference(_load(config), seconds=seconds))
+
+
 def _load(path: Path) -> SiteConfig:
     try:
         return load_site(path)

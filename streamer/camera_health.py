@@ -132,7 +132,7 @@ class PictureWatch:
     def __init__(self, period_s: float, persist_s: float, reference: NDArray[np.uint8] | None = None) -> None:
         self._period_s, self._persist_s = period_s, persist_s
         self._given = None if reference is None else _measured(reference)
-        self._references: dict[str, list[_Reference]] = {}
+        self._references: dict[tuple[str, tuple[int, ...]], list[_Reference]] = {}
         self._changes: deque[float] = deque(maxlen=_LOOKS_TO_LEARN)
         self._before: NDArray[np.uint8] | None = None
         self._looked_s: float | None = None
@@ -171,9 +171,9 @@ class PictureWatch:
         if self._is_still(seen):
             return PictureHealth.FROZEN
         if self._given is not None:
-            self._references[band] = [_Reference(self._given, _LOOKS_TO_LEARN)]
+            self._references[band, self._given.edges.shape] = [_Reference(self._given, _LOOKS_TO_LEARN)]
             self._given = None
-        known = self._references.setdefault(band, [])
+        known = self._references.setdefault((band, seen.edges.shape), [])
         reference = min(known, key=lambda one: abs(one.light - seen.light), default=None)
         if reference is not None and abs(reference.light - seen.light) > _SAME_LIGHT:
             reference = None

@@ -12,6 +12,7 @@ from detector.motion import MotionGate
 from detector.tracker import VehicleTracker
 from storage.crop_store import CropStore
 from streamer.bus.factory import open_publisher
+from streamer.camera_health import PictureWatch
 from streamer.camera_session import CropTag, Services
 from streamer.camera_worker import CameraWorker
 from streamer.children import ChildContext, StartError
@@ -19,6 +20,7 @@ from streamer.counters import Order, RowState
 from streamer.detector_pool import DetectorPool
 from streamer.embedding_client import EmbeddingClient
 from streamer.lanes import FilePace, Lane, keep_alive_frames
+from streamer.reference import ReferencePictureError, load_reference
 from streamer.site_watch import SiteWatch, file_rows
 from streamer.stream import CameraStream
 from streamer.trace import SightingTrace
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reid.embedder import EmbedderInfo
-    from streamer.config import CameraConfig, SiteConfig
+    from streamer.config import CameraConfig, CameraHealthConfig, SiteConfig
     from streamer.counters import Board
     from streamer.lanes import Gate
     from streamer.setups import CameraSetup
@@ -98,7 +100,19 @@ def _lane(camera: CameraConfig, site: SiteConfig, board: Board) -> Lane:
         return MotionGate(keep_alive_frames=keep_alive_frames(frame_rate, site.tracker.max_seconds_lost))
 
     gate = make_gate if site.detector.motion_gate else None
-    return Lane(camera, CameraStream(camera, site.source), board.camera(camera.id), gate)
+    lane = Lane(camera, CameraStream(camera, site.source), board.camera(camera.id), gate)
+    lane.watch = _watch(camera, site.camera_health)
+    return lane
+
+
+def _watch(camera: CameraConfig, rules: CameraHealthConfig) -> PictureWatch | None:
+    if not rules.enabled:
+        return None
+    try:
+        reference = None if rules.references is None else load_reference(rules.references, camera.id)
+    except ReferencePictureError as error:
+        raise StartError(str(error)) from error
+    return PictureWatch(rules.period_s, rules.persist_s, reference)
 
 
 def _pace(site: SiteConfig, board: Board) -> FilePace:

@@ -203,7 +203,9 @@ class CameraWorker:
         item = Item(lane, what)
         if isinstance(what, SessionEnd):
             lane.is_exhausted = what.is_final
-        elif lane.is_moving(what):
+            return [item]
+        lane.look_after(what)
+        if lane.is_moving(what):
             item.wants_detector = True
             what.image()
         return [item]

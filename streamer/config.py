@@ -209,6 +209,7 @@ def _resolve_paths(site: SiteConfig, folder: Path) -> SiteConfig:
     outbox_path = site.outbox.path or (None if database.startswith("sqlite:///") else Path(f"{site.site}.outbox.db"))
     if outbox_path is not None:
         outbox_path = (folder / outbox_path).resolve()
+    references = site.camera_health.references
     return site.model_copy(
         update={
             "cameras": tuple(camera(entry) for entry in site.cameras),
@@ -218,6 +219,9 @@ def _resolve_paths(site: SiteConfig, folder: Path) -> SiteConfig:
             "embedder": site.embedder.model_copy(update={"weights": weights(site.embedder.weights)}),
             "matcher": site.matcher.model_copy(update={"calibration": weights(site.matcher.calibration)}),
             "outbox": site.outbox.model_copy(update={"path": outbox_path}),
+            "camera_health": site.camera_health.model_copy(
+                update={"references": references and (folder / references).resolve()}
+            ),
         }
     )
 

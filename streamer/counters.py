@@ -118,6 +118,8 @@ class Field(IntEnum):
     LATENCY_BUCKET_8 = 60
     LATENCY_BUCKET_9 = 61
     LATENCY_S = 62
+    #: Of cameras: since when `HEALTH` is so, Unix seconds of event time.
+    HEALTH_SINCE = 63
 
 
 #: The cells of `Row.observe`, shortest first.

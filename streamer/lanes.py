@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
+
+import structlog
 
 from streamer.counters import Field, RowState
 from streamer.dating import FALLBACK_FPS
@@ -16,11 +19,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from streamer.camera_health import PictureWatch
     from streamer.camera_session import CameraSession
     from streamer.config import CameraConfig
     from streamer.counters import Row
     from streamer.frames import Frame, SessionEnd
     from streamer.stream import CameraStream
+
+_log = structlog.get_logger(__name__)
 
 #: States that a stop leaves as they are: nothing more will come.
 SETTLED = (RowState.FINISHED, RowState.FAILED)
@@ -62,6 +68,7 @@ class Lane:
         session: The connection of the moment. This and the next two belong to the following thread.
         closing: Connections that are over but for answers of the embedder.
         base: Counts of this camera's earlier workers, on which this one's build.
+        watch: Judges the camera's picture; None where nobody asked. Belongs to the preparing thread.
     """
 
     camera: CameraConfig
@@ -78,6 +85,7 @@ class Lane:
     session: CameraSession | None = None
     closing: list[CameraSession] = field(default_factory=list)
     base: dict[Field, float] = field(default_factory=dict)
+    watch: PictureWatch | None = None
 
     @property
     def frame_rate(self) -> float:
@@ -91,6 +99,21 @@ class Lane:
         if self.gate is None or self.gate_session != frame.session:
             self.gate, self.gate_session = self.make_gate(self.frame_rate), frame.session
         return self.gate.is_moving(frame.luma())
+
+    def look_after(self, frame: Frame) -> None:
+        """Judges a frame's picture, if it is time, and says on the board how it is."""
+        at_s = frame.captured_at.timestamp()
+        if self.watch is None or not self.watch.is_due(at_s):
+            return
+        before = self.watch.health
+        health = self.watch.look(frame.luma(), at_s, frame.modality.value)
+        if health is before:
+            return
+        # In this order: whoever reads a new health reads its time as well.
+        self.row[Field.HEALTH_SINCE], self.row[Field.HEALTH] = self.watch.since_s, health
+        if before.is_trouble or health.is_trouble:
+            since = datetime.fromtimestamp(self.watch.since_s, UTC).isoformat()
+            _log.warning("camera picture changed", camera=self.camera.id, health=health.name.lower(), since=since)
 
     def end_session(self, end: SessionEnd) -> None:
         """The stream has said that a connection is over."""
