@@ -78,6 +78,8 @@ _OUTBOX_DROPPED = {
 #: Kinds of trouble with a picture, as `tracker_camera_healthy` tells them apart: those after unknown and ok.
 _TROUBLES = PICTURE_HEALTH[2:]
 _UP = (RowState.RUNNING, RowState.FINISHED)
+#: How the camera workers' stages begin.
+_CAMERA_STAGES = "cameras-"
 
 #: Every metric, as dashboards and alerts name it. A histogram also has `_bucket`, `_count` and `_sum`.
 METRIC_NAMES = (
@@ -113,7 +115,9 @@ class BoardCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All metrics of the moment."""
         site = self._site_of()
-        yield from self._cameras(site)
+        # A matcher by itself has no cameras: its silence on them must not be taken for theirs.
+        if any(name.startswith(_CAMERA_STAGES) for name in self._board.stages):
+            yield from self._cameras(site)
         yield from self._stages()
         if MATCHER in self._board.stages:
             yield from self._matcher(self._board.stage(MATCHER))
@@ -212,7 +216,7 @@ def _gauge(name: str, text: str, labels: Sequence[str]) -> GaugeMetricFamily:
 
 
 def _is_timed(stage: str) -> bool:
-    return stage in (EMBEDDER, MATCHER) or stage.startswith("cameras-")
+    return stage in (EMBEDDER, MATCHER) or stage.startswith(_CAMERA_STAGES)
 
 
 def _buckets(row: Row) -> list[tuple[str, float]]:

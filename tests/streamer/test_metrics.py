@@ -162,6 +162,14 @@ def test_latencies_make_a_histogram(site: SiteConfig, board: Board) -> None:
     assert found["tracker_stage_latency_seconds_sum", frozenset((EMBEDDER,))] == pytest.approx(60.041)
 
 
+def test_a_matcher_by_itself_says_nothing_of_cameras(site: SiteConfig) -> None:
+    board = Board(["cam1", "cam2"], [SUPERVISOR, MATCHER])
+    families = registry_of(lambda: site, board).collect()
+    told = {sample.name for family in families for sample in family.samples}
+    assert {name for name in told if name.startswith("tracker_camera")} == set()
+    assert "tracker_matcher_lag_messages" in told
+
+
 def test_a_camera_that_has_left_is_told_no_more(site: SiteConfig, board: Board) -> None:
     smaller = site.model_copy(update={"cameras": site.cameras[:1]})
 
