@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal_column, select
 
 from storage import statements
 from storage.errors import StorageError
@@ -83,9 +83,11 @@ def belongings(session: Session, vehicle_id: str) -> Belongings:
 
 
 def forget(session: Session, crops: CropStore, vehicle_id: str, *, although_in_view: bool = False) -> Removed:
-    """Removes a vehicle and all that is its own. The caller notes who did (`storage.audit`), in the same transaction.
+    """Removes a vehicle and all that is its own.
 
-    Blocks until no decision is under way; from then on nobody decides until the transaction ends.
+    Blocks until no decision is under way; from then on nobody decides until the transaction ends. The caller notes who
+    did it as `FORGET` (`storage.audit`), in the same transaction and while it holds the decisions: by that note running
+    matchers hear of it.
 
     Args:
         session: Of `Database.transaction`.
@@ -112,16 +114,12 @@ def forget(session: Session, crops: CropStore, vehicle_id: str, *, although_in_v
     return pictures.removed + remove_tracklets(session, found.tracklet_ids)
 
 
-def forgotten_vehicles(session: Session, *, after: int) -> list[tuple[int, str]]:
-    """Which vehicles were forgotten, each with its note's number, earliest first.
+def newest_forgetting(session: Session) -> int:
+    """The number of the note of who was forgotten last; 0 before the first.
 
-    Args:
-        session: Of a writer that has joined the decisions: then none is missed.
-        after: Leaves out the notes up to this number.
+    They rise in the order in which others can see them, since each is written by who holds the decisions. A matcher
+    that knows a region as of an earlier number may hold what is gone.
     """
-    rows = session.execute(
-        select(AuditRow.audit_id, AuditRow.subject)
-        .where(AuditRow.audit_id > after, AuditRow.action == FORGET)
-        .order_by(AuditRow.audit_id)
-    )
-    return [(number, vehicle_id) for number, vehicle_id in rows]
+    # With the word spelled out, or the databases don't see that ix_audit_forgotten has all there is to find.
+    is_forgetting = AuditRow.action == literal_column(f"'{FORGET}'")
+    return session.execute(select(func.max(AuditRow.audit_id)).where(is_forgetting)).scalar_one() or 0

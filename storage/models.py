@@ -382,7 +382,17 @@ class AuditRow(Base):
     """Who asked for a vehicle, or had one forgotten, held or let go. Rows are added, and removed by age alone."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index(None, "at"), Index(None, "subject", "at"))
+    __table_args__ = (
+        Index(None, "at"),
+        Index(None, "subject", "at"),
+        # Whom running matchers must forget: asked for by each of them every few seconds.
+        Index(
+            "ix_audit_forgotten",
+            "audit_id",
+            sqlite_where=text("action = 'forget'"),
+            postgresql_where=text("action = 'forget'"),
+        ),
+    )
 
     audit_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
     at: Mapped[datetime]

@@ -65,8 +65,15 @@ def reading(url: str, action: str, by: str | None, subject: str = "", **details:
 
 @contextmanager
 def writing(url: str, action: str, by: str | None, subject: str = "", **details: object) -> Iterator[Session]:
-    """As `reading`, in a transaction: it is committed at the end, the note too, unless something can't be done."""
+    """As `reading`, in a transaction: it is committed at the end, the note too, unless something can't be done.
+
+    Nobody else decides until then.
+    """
+    from storage.statements import hold_decisions
+
     with _found(url) as database, database.transaction() as session:
+        # Before the note, so that notes of deeds are numbered in the order in which others see them.
+        hold_decisions(session)
         _note(session, action, by, subject, details)
         yield session
 

@@ -3,8 +3,8 @@
 Where these are is not looked for but known of the box: of every vehicle the upper part, where windows and the heads
 behind them are, and a band in the lower part, where plates are. Within these a picture keeps the means of cells, twelve
 along the vehicle's longer side, and nothing else, so that no later program can bring back what was there. Of a vehicle
-that the picture's upper or lower edge cuts, nobody knows which part is seen: all of it is blurred. What no vehicle's box
-is around, such as a person on foot or a vehicle that the detector missed, stays as it was.
+that the picture's upper or lower edge cuts, nobody knows which part is seen: all of it is blurred. What lies in no
+vehicle's box, such as a person on foot or a vehicle that the detector missed, stays as it was.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from storage.errors import OffsetConflictError, StorageError
+from storage.forget import newest_forgetting
 from storage.matcher_state import (
     load_learned,
     load_operator_decisions,
@@ -77,6 +78,8 @@ class MatcherCounters:
     uncompared: int = 0
     crops_lost: int = 0
     begun_anew: int = 0
+    #: Decisions on tracklets that had been removed meanwhile.
+    unknown: int = 0
 
     def take_back(self, before: MatcherCounters) -> None:
         """Counts as it did then: what was counted since did not come to stand in the database."""
@@ -114,6 +117,7 @@ class MatcherWorker:
         self._offsets: dict[tuple[str, int], int | None] = {}
         self._foreign_models: set[str] = set()
         self._corrected_until: dict[str, int] = {}
+        self._forgotten_until = 0
 
     def run(self, stop: StopSignal, *, poll_s: float = 0.25) -> None:
         """Steps until `stop` is set, which is looked at every `poll_s` seconds at least."""
@@ -148,9 +152,12 @@ class MatcherWorker:
         try:
             with self._database.transaction() as session:
                 writer = Writer(session)
+                writer.join_decisions()
+                self._let_forgotten_go(session)
                 for record in records:
                     self._handle(record, session, writer)
                 offsets = self._advance(records, writer)
+                self.counters.unknown += writer.unknown
             is_stored = True
         finally:
             if not is_stored:
@@ -168,6 +175,13 @@ class MatcherWorker:
         regions = [name for name, sources in self._sources.items() if sources & lost]
         self._forget(regions)
         _log.info("partitions dealt anew", partitions=len(lost), regions_forgotten=len(regions))
+
+    def _let_forgotten_go(self, session: Session) -> None:
+        """Where a person has had a vehicle forgotten, nothing of it stays in memory: all is read again as it is now."""
+        newest = newest_forgetting(session)
+        if newest != self._forgotten_until:
+            self._forget(list(self._regions))
+            self._forgotten_until = newest
 
     def _forget(self, regions: Sequence[str]) -> None:
         for name in regions:

@@ -6,18 +6,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from storage.audit import Inquiry, note
 from storage.crop_store import CropStore
 from storage.database import Database
 from storage.errors import StorageError
+from storage.forget import FORGET, forget
 from storage.matcher_state import load_tracklets
+from storage.statements import hold_decisions
 from storage.trajectories import vehicles
 from storage.writer import Writer
 from streamer.bus import Record
 from streamer.matcher.calibration import save_calibration
+from streamer.matcher.decision import vehicle_id_of
 from streamer.matcher.worker import MatcherWorker
 from streamer.sighting_codec import encode
 from streamer.sightings import Message, Sighting, SightingKind
-from tests.streamer.matcher.matcher_builders import CALIBRATION, heartbeat, sighting, site
+from tests.streamer.matcher.matcher_builders import CALIBRATION, at, heartbeat, sighting, site
 
 FIRST, UPDATE, END = SightingKind.FIRST, SightingKind.UPDATE, SightingKind.END
 
@@ -263,6 +267,50 @@ def test_a_transaction_that_failed_leaves_nothing_behind(
     assert crossing.partition() == undisturbed.partition()
     assert worker.counters == straight.counters
     undisturbed.database.close()
+
+
+@pytest.mark.parametrize("is_heard_of", [True, False])
+def test_a_vehicle_that_is_forgotten_meanwhile_does_not_come_back(
+    crossing: Site, monkeypatch: pytest.MonkeyPatch, *, is_heard_of: bool
+) -> None:
+    # Vehicle 1 is decided and forgotten before it comes to b, where its looks would tell.
+    before = [*STORY[:2], *STORY[2:4], heartbeat("a", 12), heartbeat("b", 7)]
+    payloads = _payloads([*before, STORY[6], STORY[8], *STORY[-2:]])
+    worker, _ = crossing.play(payloads, batch=1, steps=len(before))
+    ((vehicle_id, _),) = crossing.partition().values()
+    if not is_heard_of:
+        monkeypatch.setattr("streamer.matcher.worker.newest_forgetting", lambda _: 0)
+    with crossing.database.transaction() as session:
+        hold_decisions(session)
+        note(session, Inquiry(FORGET, "anna", vehicle_id), at(0))
+        forget(session, crossing.crops, vehicle_id)
+
+    while worker.step(timeout_s=0.0):
+        pass
+
+    (found,) = crossing.partition()
+    assert found.startswith("b/")
+    if is_heard_of:
+        assert crossing.partition()[found] == (vehicle_id_of(found), "new")
+
+
+def test_a_tracklet_that_is_forgotten_before_it_is_decided_stays_so(
+    crossing: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.matcher.worker.newest_forgetting", lambda _: 0)
+    payloads = _payloads([*STORY[:4], *STORY[-2:]])
+    worker, _ = crossing.play(payloads, batch=1, steps=4)
+    ((vehicle_id, _),) = crossing.partition().values()
+    with crossing.database.transaction() as session:
+        forget(session, crossing.crops, vehicle_id)
+
+    while worker.step(timeout_s=0.0):
+        pass
+
+    assert crossing.partition() == {}
+    assert worker.counters.unknown == 1
+    with crossing.database.snapshot() as session:
+        assert vehicles(session) == []
 
 
 def test_vectors_of_another_model_are_kept_but_not_compared(crossing: Site) -> None:
