@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from storage.crop_store import CropStore
 from storage.errors import StorageError
 from streamer.bus import BusError
 from streamer.bus.factory import open_outbox
@@ -26,6 +27,7 @@ from streamer.metrics import registry_of
 from streamer.pid_file import PidFile
 from streamer.preflight import check_edge, check_outbox, mark_finished, open_database
 from streamer.reloading import Reloader
+from streamer.retention_keeper import RetentionKeeper, is_kept_by, limits_of
 from streamer.site_plan import EMBEDDER, FORWARDER, MATCHER, SUPERVISOR, Role, SitePlan, unfinished
 from streamer.vitals import Vitals
 
@@ -91,6 +93,7 @@ class Supervisor:
         self._folder: Path | None = None
         self._database: Database | None = None
         self._status: StatusWriter | None = None
+        self._retention: RetentionKeeper | None = None
         self._children: list[Child] = []
         self._reloader: Reloader | None = None
         self._server: HealthServer | None = None
@@ -126,12 +129,21 @@ class Supervisor:
         if self._database is not None:
             self._status = StatusWriter(self.site, self._database, self.board, self.board.stage(SUPERVISOR))
             self._status.start()
+            self._keep_retention(self._database)
         self._serve()
         self.board.stage(SUPERVISOR).state = RowState.RUNNING
         self._pid_file.open()
         for child in self._children:
             child.start()
         self._wait_until_started()
+
+    def _keep_retention(self, database: Database) -> None:
+        """Removes what is too old, where a matcher's place is: there the pictures are, and no edge waits for it."""
+        if self.role is Role.EDGE or not is_kept_by(self.site):
+            return
+        crops = CropStore(self.site.crops_dir)
+        self._retention = RetentionKeeper(database, crops, limits_of(self.site), self.site.retention)
+        self._retention.start()
 
     def _serve(self) -> None:
         """Answers over HTTP, where the site wants it, from before the workers load."""
@@ -179,6 +191,8 @@ class Supervisor:
             self._server.stop()
         for child in self._children:
             child.end()
+        if self._retention is not None:
+            self._retention.stop()
         if self._status is not None:
             self._status.stop()
         if self._database is not None:
