@@ -11,7 +11,7 @@ from streamer.bus import BusError
 
 #: After a failed round the next one comes so much later, twice as late each time, up to the second.
 FIRST_RETRY_S = 0.25
-LAST_RETRY_S = 10.0
+LAST_RETRY_S = 5.0
 
 _log = structlog.get_logger(__name__)
 
