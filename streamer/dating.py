@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from streamer.capture_clock import FileClock, LiveClock
-from streamer.sources import SourceError, is_sequence, sequence_files
+from streamer.recordings import is_sequence, sequence_files
+from streamer.sources import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,8 @@ from streamer.bus.factory import open_outbox
 from streamer.children import StartError
 from streamer.counters import RowState
 from streamer.health import camera_records
-from streamer.sources import SourceError, file_session, open_source
+from streamer.recordings import file_session
+from streamer.sources import SourceError, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -5,8 +5,6 @@ Every fault of the library is translated here into a `SourceError` of one line, 
 
 from __future__ import annotations
 
-import hashlib
-import re
 import struct
 import time
 from contextlib import nullcontext
@@ -23,6 +21,7 @@ from av.format import Flags
 
 from streamer.config import mask
 from streamer.packet_loss import PacketLoss
+from streamer.recordings import is_sequence, numbered, sequence_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 SEQUENCE_FPS = 10.0
-_SEQUENCE_NUMBER = re.compile(r"%0?\d*d")
 _EARLIEST_RECORDING = datetime(1990, 1, 1, tzinfo=UTC)  # cameras without a clock write 1904 or 1970
 _PRODUCER_TIME = struct.Struct("=q")
 #: So many packets in a row without a picture, over the read timeout, are a codec that changed, not a bad moment.
@@ -87,40 +85,6 @@ class Decoded:
     picture: av.VideoFrame
     pts_s: float | None
     sender_offset_s: float | None
-
-
-def is_sequence(url: str) -> bool:
-    """Whether an address names numbered images: `%06d.tiff` or `*.png`."""
-    name = Path(url).name
-    return "://" not in url.removeprefix("file://") and (bool(_SEQUENCE_NUMBER.search(name)) or "*" in name)
-
-
-def sequence_files(url: str) -> list[Path]:
-    """The images of a sequence that exist, in order."""
-    path = Path(url.removeprefix("file://"))
-    if "*" in path.name:
-        return sorted(path.parent.glob(path.name))
-    return [file for _, file in sorted(_numbered(path).items())]
-
-
-def _numbered(path: Path) -> dict[int, Path]:
-    pattern = re.compile(_SEQUENCE_NUMBER.sub(r"(\\d+)", re.escape(path.name), count=1))
-    matches = ((pattern.fullmatch(file.name), file) for file in path.parent.glob("*"))
-    return {int(match.group(1)): file for match, file in matches if match}
-
-
-def file_session(camera: CameraConfig) -> str:
-    """A file's session id: the same in each replay, another for another camera, file or start time.
-
-    A hash of the camera's id, the file's name and size and the configured start time; not of the folder, so that a
-    site may move. Reads the file's size, never its content; a missing file has an id too.
-    """
-    path = Path(camera.url.removeprefix("file://"))
-    files = sequence_files(camera.url) if is_sequence(camera.url) else [path]
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    start = "" if camera.start_time is None else camera.start_time.astimezone(UTC).isoformat()
-    identity = "\n".join((camera.id, path.name, str(len(files)), str(size), start))
-    return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
 
 class VideoSource:
@@ -314,7 +278,7 @@ def _sequence_options(camera: CameraConfig) -> dict[str, Any]:
     options = {"framerate": str(camera.fps or SEQUENCE_FPS)}
     if "*" in Path(camera.url).name:
         options["pattern_type"] = "glob"
-    elif numbers := _numbered(Path(camera.url.removeprefix("file://"))):
+    elif numbers := numbered(Path(camera.url.removeprefix("file://"))):
         # The library itself looks for a first number up to 4 only.
         options["start_number"] = str(min(numbers))
     return {"format": "image2", "options": options}

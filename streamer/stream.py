@@ -18,8 +18,9 @@ from streamer.dating import ClockSkewError, SessionClock
 from streamer.frame_maker import FrameMaker
 from streamer.frame_queue import FrameQueue
 from streamer.frames import Frame, SessionEnd
+from streamer.recordings import file_session
 from streamer.sightings import EndReason
-from streamer.sources import SourceError, file_session, open_source
+from streamer.sources import SourceError, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

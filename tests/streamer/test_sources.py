@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from reid.modality import Modality
 from streamer.config import CameraConfig, SourceConfig, mask
 from streamer.frames import Frame, SessionEnd
+from streamer.recordings import file_session, is_sequence
 from streamer.sightings import EndReason
-from streamer.sources import SourceError, file_session, is_sequence, open_source
+from streamer.sources import SourceError, open_source
 from streamer.stream import CameraStream
 from tests.streamer.fake_camera import FakeContainer, FakeOpener, packets
 from tests.streamer.video_files import FPS, colours, counts, encode
