@@ -168,8 +168,7 @@ class PictureWatch:
 
     def _raw_health(self, seen: _Measures, band: str) -> PictureHealth:
         """What this picture alone says; a good one is learned from."""
-        if self._is_still(seen):
-            return PictureHealth.FROZEN
+        is_still = self._is_still(seen)
         if self._given is not None:
             self._references[band, self._given.edges.shape] = [_Reference(self._given, _LOOKS_TO_LEARN)]
             self._given = None
@@ -179,7 +178,10 @@ class PictureWatch:
             reference = None
         has_shown = any(one.is_learned and not one.is_empty for one in known)
         if _is_empty(seen.contrast) and has_shown and not (reference is not None and reference.is_empty):
+            # Before the next: darkness without noise repeats as well.
             return PictureHealth.COVERED
+        if is_still:
+            return PictureHealth.FROZEN
         if reference is None:
             known.append(_Reference(seen))
             return PictureHealth.OK

@@ -17,6 +17,7 @@ from storage.errors import StorageError
 from storage.records import CameraRecord, CameraStatus, StageStatus
 from storage.writer import Writer
 from streamer.counters import Field, RowState
+from streamer.trouble_log import TroubleLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -70,7 +71,9 @@ class Rates:
             self._samples.popleft()
         began, before = self._samples[0]
         elapsed = now - began
-        return {name: (counts[name] - before[name]) / elapsed if elapsed > 0 else 0.0 for name in counts}
+        # A camera that was added since has no count from before.
+        new = {name: count - before.get(name, count) for name, count in counts.items()}
+        return {name: count / elapsed if elapsed > 0 else 0.0 for name, count in new.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +206,7 @@ class StatusWriter:
         #: When rows were last stored, by `time.monotonic`; minus infinity before the first.
         self.stored_s = -math.inf
         self._left: dict[str, CameraConfig] = {}
-        self._rates = Rates(board)
+        self._rates, self._troubles = Rates(board), TroubleLog()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
 
@@ -239,12 +242,15 @@ class StatusWriter:
         """Writes the rows once; a failure is counted."""
         now, rates = datetime.now(UTC), self._rates.update()
         cameras = (*self._site.cameras, *self._left.values())
+        for camera in cameras:
+            self._troubles.look(camera.id, self._board.camera(camera.id))
         try:
             with self._database.transaction() as session:
                 writer = Writer(session)
                 writer.register_cameras(camera_records(self._site, self._board))
                 writer.store_camera_status(camera_statuses(cameras, self._board, rates, now))
                 writer.store_stage_status(stage_statuses(self._board, now))
+                self._troubles.write(session)
         except StorageError as error:
             if not self._row.note:
                 _log.warning("status not stored", reason=str(error))
@@ -253,3 +259,4 @@ class StatusWriter:
         else:
             self._row.note = ""
             self.stored_s = time.monotonic()
+            self._troubles.written()
