@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from streamer.config import SiteConfig
+    from streamer.config import CameraConfig, SiteConfig
     from streamer.counters import Board
 
 EMBEDDER, MATCHER, FORWARDER, SUPERVISOR = "embedder", "matcher", "forwarder", "supervisor"
@@ -44,6 +44,7 @@ class SitePlan:
         self.workers = tuple(f"cameras-{number}" for number in range(count))
         names = [camera.id for camera in site.cameras]
         self._dealt = {stage: tuple(names[place::count]) for place, stage in enumerate(self.workers)}
+        self._left: tuple[CameraConfig, ...] = ()
 
     @property
     def stages(self) -> list[str]:
@@ -58,8 +59,9 @@ class SitePlan:
 
     def adopt(self, site: SiteConfig) -> None:
         """Takes up another edition of the site: cameras stay with their workers, new ones go where there are fewest."""
-        self.site = site
         names = [camera.id for camera in site.cameras]
+        self._left = tuple(camera for camera in (*self._left, *self.site.cameras) if camera.id not in names)
+        self.site = site
         self._dealt = {stage: tuple(name for name in dealt if name in names) for stage, dealt in self._dealt.items()}
         known = {name for dealt in self._dealt.values() for name in dealt}
         for name in names:
@@ -106,7 +108,9 @@ class SitePlan:
         )
 
     def _matcher_setup(self, trace: Path | None) -> MatcherSetup:
-        return MatcherSetup(self.site, MATCHER, trace and trace / "commits.csv")
+        # The last words of cameras that have left are still on their way, and a matcher puts aside those of strangers.
+        site = self.site.model_copy(update={"cameras": (*self.site.cameras, *self._left)})
+        return MatcherSetup(site, MATCHER, trace and trace / "commits.csv")
 
     def _camera_spec(self, stage: str, board: Board, folder: Path, trace: Path | None) -> ChildSpec:
         def make_setup() -> CameraSetup | None:

@@ -91,3 +91,33 @@ def test_status_rows_are_written_and_failures_counted(tmp_path: Path, board: Boa
     broken.write()
     assert row.count(Field.FAILURES) == 1
     assert row.note
+
+
+def test_a_camera_that_was_added_has_a_rate_from_its_second_sample(board: Board) -> None:
+    clock = Clock()
+    rates = Rates(board, clock)
+    rates.update()
+    board.add_camera("cam9")
+    board.camera("cam9").add(Field.DECODED, 500)
+    clock.now_s += 1
+    assert rates.update()["cam9"] == 0
+
+    clock.now_s += 10
+    rates.update()
+    board.camera("cam9").add(Field.DECODED, 20)
+    clock.now_s += 2
+    assert rates.update()["cam9"] > 0
+
+
+def test_a_camera_that_has_left_keeps_a_row_that_says_so(tmp_path: Path, board: Board) -> None:
+    database = Database.open(f"sqlite:///{tmp_path / 'x.db'}")
+    writer = StatusWriter(SITE, database, board, board.stage("supervisor"))
+    writer.write()
+    writer.adopt(SITE.model_copy(update={"cameras": SITE.cameras[:1]}))
+    board.camera("cam2").state = RowState.STOPPED
+    writer.write()
+    with database.transaction() as session:
+        states = {row.camera: row.state for row in session.query(CameraStatusRow)}
+    database.close()
+
+    assert states == {"cam1": "starting", "cam2": "stopped"}
