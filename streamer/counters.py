@@ -120,6 +120,8 @@ class Field(IntEnum):
     LATENCY_S = 62
     #: Of cameras: since when `HEALTH` is so, Unix seconds of event time.
     HEALTH_SINCE = 63
+    #: Of the matcher: decisions dropped since their tracklets had been forgotten, or had become too old.
+    DECISIONS_UNKNOWN = 64
 
 
 #: The cells of `Row.observe`, shortest first.

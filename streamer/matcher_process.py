@@ -221,6 +221,7 @@ def _report(counters: MatcherCounters, base: dict[Field, float], row: Row) -> No
         Field.REJECTED: counters.rejected,
         Field.TRACKLETS_LOST: counters.lost,
         Field.VECTORS_UNCOMPARED: counters.uncompared,
+        Field.DECISIONS_UNKNOWN: counters.unknown,
         Field.PICTURES_LOST: counters.crops_lost,
         Field.BEGUN_ANEW: counters.begun_anew,
     }

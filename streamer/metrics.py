@@ -62,6 +62,7 @@ _MATCHER_COUNTERS = {
     "tracker_matcher_vehicles": ("New vehicles.", Field.VEHICLES),
     "tracker_matcher_rejected": ("Messages put aside because they can't be read.", Field.REJECTED),
     "tracker_matcher_tracklets_lost": ("Tracklets whose end never came.", Field.TRACKLETS_LOST),
+    "tracker_matcher_decisions_unknown": ("Decisions on tracklets removed meanwhile.", Field.DECISIONS_UNKNOWN),
     "tracker_matcher_begun_anew": ("Times that it read its state anew from the database.", Field.BEGUN_ANEW),
     "tracker_matcher_duplicates": ("Messages that were known already.", Field.DUPLICATES),
 }

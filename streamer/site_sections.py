@@ -276,7 +276,10 @@ class MetricsConfig(Section):
 
 
 class RetentionConfig(Section):
-    """How long things are kept, in days of event time; None: for ever. What a legal hold names is kept anyway."""
+    """How long things are kept, in days of event time; None: for ever. What a legal hold names is kept anyway.
+
+    Removed by whoever runs the matcher, of sites with live cameras; docs/privacy.md says what goes when.
+    """
 
     #: Pictures: crops and context pictures.
     crops_days: PositiveFloat | None = 30.0
@@ -295,8 +298,8 @@ class RetentionConfig(Section):
 class PrivacyConfig(Section):
     """What pictures show."""
 
-    #: Blur, before a picture leaves the camera worker, where windows and plates are; see docs/operations.md for what
-    #: that covers.
+    #: Blur, before a picture leaves the camera worker, where windows and plates are; docs/privacy.md says what that
+    #: covers.
     blur: bool = False
 
 
