@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -153,16 +154,15 @@ class _Outcome:
 
 def suffer(site: Site, server: RtspServer, fault: Fault) -> _Outcome:
     """One fault from its beginning until the camera is back."""
-    followed_before, known = site.followed(), site.session(FAULTY)
+    followed_before, began, known = site.followed(), time.monotonic(), site.session(FAULTY)
     fault.begin(server)
     shown_s = wait_until(lambda: fault.shows(site), timeout_s=PATIENCE_S, what=f"{fault.name}: to show")
-    rest_s = 0.0
     if fault.end is not None:
-        rest_s = _watch(site, FAULT_S - shown_s)
+        _watch(site, FAULT_S - shown_s)
         fault.end(server)
     back_s = wait_until(lambda: site.session(FAULTY) not in (known, None), what=f"{fault.name}: to be back")
-    more_s = _watch(site, FAULT_S - back_s)
-    return _Outcome(back_s, (site.followed() - followed_before) / (shown_s + rest_s + back_s + more_s))
+    _watch(site, FAULT_S - back_s)
+    return _Outcome(back_s, (site.followed() - followed_before) / (time.monotonic() - began))
 
 
 def _watch(site: Site, seconds: float) -> float:
@@ -206,7 +206,7 @@ def test_a_camera_that_fails_comes_back_and_the_others_do_not_notice(
             ratio = outcome.others_per_s / before_per_s
             note("cameras", fault.name, back_s=round(outcome.back_s, 2), others_fps_ratio=round(ratio, 3))
             assert outcome.back_s <= BACK_WITHIN_S, fault.name
-            assert ratio >= 0.9, fault.name
+            assert 0.9 <= ratio <= 1.1, fault.name
         assert {name: site.session(name) for name in steady} == steady
     _assert_nothing_is_reused(site.ledger)
     assert len(set(sessions)) == len(FAULTS) + 1
@@ -302,7 +302,7 @@ TROUBLES = {
     ),
     "clock back an hour": Trouble([[Segment(60, first_pts_s=7200), Segment(LONG, first_pts_s=3600)]], 60 + ENOUGH),
     "other resolution": Trouble(
-        [[Segment(60), Segment(LONG, first_pts_s=5, width=160, height=128)]], 60 + ENOUGH, event="picture size changed"
+        [[Segment(60), Segment(LONG, width=160, height=128)]], 60 + ENOUGH, event="picture size changed"
     ),
     "other codec": Trouble(
         [[Segment(36), Segment(1000, codec="mpeg2video", fps=25)], [Segment(LONG * 2, codec="mpeg2video", fps=25)]],
@@ -311,7 +311,7 @@ TROUBLES = {
         message="sends what is no h264 any more",
     ),
     "garbage": Trouble([[NOISE], [Segment(LONG)]], ENOUGH, message="no video, or a damaged one"),
-    "garbage between": Trouble([[Segment(60), NOISE[:50_000], Segment(LONG, first_pts_s=5)]], 60 + ENOUGH),
+    "garbage between": Trouble([[Segment(60), NOISE[:50_000], Segment(LONG)]], 60 + ENOUGH),
 }
 
 

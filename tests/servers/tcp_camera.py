@@ -39,7 +39,8 @@ class Segment:
         container: The library's name; "mpjpeg" has no timestamps.
         width: Pixels, a multiple of 16.
         height: Pixels.
-        first_pts_s: The stream's own clock at the first frame, seconds; for "libx264" alone, others count frames.
+        first_pts_s: The stream's own clock at the first frame, seconds; None: it goes on from the connection's start.
+            For "libx264" alone; the others count frames.
     """
 
     frames: int
@@ -49,7 +50,7 @@ class Segment:
     container: str = "mpegts"
     width: int = 320
     height: int = 240
-    first_pts_s: float = 0.0
+    first_pts_s: float | None = None
 
 
 def number_of(luma: NDArray[np.uint8]) -> int:
@@ -122,14 +123,15 @@ class TcpCamera:
                 continue
             client.settimeout(1.0)
             show = self._shows.pop(0) if len(self._shows) > 1 else self._shows[0]
+            connected = time.monotonic()
             with client, contextlib.suppress(OSError, av.error.FFmpegError):
                 for part in show:
                     if isinstance(part, bytes):
                         client.sendall(part)
                     else:
-                        self._send(part, client)
+                        self._send(part, client, connected)
 
-    def _send(self, segment: Segment, client: socket.socket) -> None:
+    def _send(self, segment: Segment, client: socket.socket, connected: float) -> None:
         # Without a length in its headers a picture would be read only when the next one comes.
         options = {"flush_packets": "1"} | ({"omit_video_pes_length": "0"} if segment.container == "mpegts" else {})
         with av.open(_Pipe(client), "w", format=segment.container, options=options, buffer_size=1316) as output:
@@ -143,13 +145,14 @@ class TcpCamera:
                 stream.codec_context.time_base = _TICKS
                 stream.codec_context.options = {"tune": "zerolatency", "preset": "ultrafast"}
             began = time.monotonic()
+            first_pts_s = began - connected if segment.first_pts_s is None else segment.first_pts_s
             for place in range(segment.frames):
                 if self._stopping.wait(max(0.0, began + place / segment.fps - time.monotonic())):
                     return
                 self.made_at.append(time.time())
                 image = _picture(len(self.made_at) - 1, segment.width, segment.height)
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                seconds = segment.first_pts_s + time.monotonic() - began
+                seconds = first_pts_s + time.monotonic() - began
                 if segment.codec == "libx264":
                     frame.pts, frame.time_base = round(seconds / _TICKS), _TICKS
                 output.mux(stream.encode(frame))

@@ -196,6 +196,17 @@ def test_what_can_not_be_published_or_stored_is_counted_and_nothing_stops(tmp_pa
     assert row.state is RowState.FINISHED
 
 
+def test_what_the_stream_counts_is_reported_on_top_of_an_earlier_worker_s(tmp_path: Path) -> None:
+    stream = FakeStream([*(frame(index) for index in range(5)), end(is_final=False)], session_hint=None)
+    stream.counters.packets_lost, stream.counters.skew_s = 3, 0.25
+    rig = Rig(tmp_path, {"cam1": stream}, live=True)
+    rig.board.camera("cam1")[Field.PACKETS_LOST] = 4
+    rig.run()
+
+    row = rig.board.camera("cam1")
+    assert (row[Field.PACKETS_LOST], row[Field.SKEW_S]) == (7, 0.25)
+
+
 def test_dropped_crops_are_counted(tmp_path: Path) -> None:
     rig = Rig(tmp_path, {"cam1": FakeStream([*(frame(index) for index in range(30)), end()])}, drops=True)
     rig.run()
