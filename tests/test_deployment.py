@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
-from streamer.config import load_site
+from streamer.config import MetricsConfig, load_site
+from streamer.health_server import HealthServer
 from streamer.metrics import METRIC_NAMES
 from tests.servers.need import absent
 
@@ -65,14 +68,26 @@ def test_the_images_follow_docker_s_good_practice() -> None:
     run("hadolint", DOCKER / "Dockerfile")
 
 
-def test_images_for_cpu_and_gpu_run_as_nobody_special_and_are_asked_how_they_are() -> None:
+def test_images_for_cpu_and_gpu_run_as_nobody_special() -> None:
     text = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
     assert re.findall(r"^FROM \S+ AS (cpu|gpu)$", text, re.MULTILINE) == ["gpu", "cpu"]
     assert "\nUSER 1000\n" in text
+
+
+@pytest.mark.parametrize(("faults", "is_healthy"), [({}, True), ({"matcher": "hangs"}, False)])
+def test_a_container_is_as_healthy_as_its_program_says(faults: dict[str, str], is_healthy: bool) -> None:
+    text = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
     (check,) = re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", text, re.MULTILINE)
-    command = json.loads(check)
-    assert "/healthz" in command[2]
-    compile(command[2], "HEALTHCHECK", "exec")
+    _python, *arguments = json.loads(check)
+    config = MetricsConfig(host="127.0.0.1", port=0)
+    server = HealthServer(config, lives=lambda: faults, ready=dict, registry=CollectorRegistry())
+    server.start()
+    try:
+        environment = os.environ | {"METRICS_PORT": str(server.port)}
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, env=environment, timeout=PATIENCE_S)
+    finally:
+        server.stop()
+    assert (done.returncode == 0) is is_healthy, done.stderr
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
