@@ -163,7 +163,12 @@ class _MatcherProcess:
             self._trouble.held_out(handled, now_s)
             _report(matcher.counters, base, row)
             self._report_troubles()
-            row.add(Field.WORK_S, time.process_time() - began)
+            work_s = time.process_time() - began
+            row.add(Field.WORK_S, work_s)
+            if handled:
+                # The step's own time is mostly the wait for its first message.
+                row.observe(work_s)
+                row.add(Field.BATCHES)
             if self._is_draining or now_s - looked_s >= _LAG_PERIOD_S:
                 row[Field.LAG], looked_s = consumer.lag(), now_s
                 if outbox is not None:

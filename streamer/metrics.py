@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from storage.disk_forecast import free_bytes
+from storage.errors import StorageError
 from streamer.counters import LATENCY_BOUNDS_S, LATENCY_BUCKETS, Field, RowState
 from streamer.health import PICTURE_HEALTH, Rates, picture_health
 from streamer.site_plan import EMBEDDER, FORWARDER, MATCHER
@@ -154,7 +155,8 @@ class BoardCollector(Collector):
         rows = [((name,), self._board.stage(name)) for name in self._board.stages]
         up = _gauge("tracker_stage_up", "1 while it is at work.", _STAGE)
         depth = _gauge("tracker_stage_queue_depth", "What waits in front of it.", _STAGE)
-        latency = HistogramMetricFamily("tracker_stage_latency_seconds", "How long batches took.", labels=_STAGE)
+        text = "How long batches took; of the matcher, its CPU."
+        latency = HistogramMetricFamily("tracker_stage_latency_seconds", text, labels=_STAGE)
         for labels, row in rows:
             up.add_metric(labels, row.state in _UP)
             depth.add_metric(labels, row[Field.QUEUE_DEPTH])
@@ -191,8 +193,8 @@ def disk_free(site: SiteConfig) -> Metric:
     gauge = _gauge("tracker_disk_free_bytes", "Room on the disk of that folder.", ("folder",))
     for name, folder in disk_folders(site).items():
         try:
-            gauge.add_metric((name,), shutil.disk_usage(folder).free)
-        except OSError:
+            gauge.add_metric((name,), free_bytes(folder))
+        except StorageError:
             continue
     return gauge
 
