@@ -42,8 +42,8 @@ BATCH = 16
 #: A crash at every so many messages put aside for the first time.
 CRASH_EVERY = size(11, 7)
 PATIENCE_S = float(size(240, 1000))
-VEHICLES = size(25, 1000)
-FLOOD = size(300, 10_000)
+VEHICLES = size(25, 300)
+FLOOD = size(300, 5000)
 POISON_EVERY = 5
 
 
@@ -227,7 +227,7 @@ def test_every_poison_over_kafka_with_a_matcher_that_keeps_dying(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = poisons(monkeypatch) | {"heartbeat of 2050": (encode(from_2050()), "time: 2050-01-01")}
-    names = [name for name in bad for _ in range(size(1, 20))]
+    names = [name for name in bad for _ in range(size(1, 5))]
     strange = [of_another_length(800_000 + number) for number in range(5)]
     good = good_messages(VEHICLES)
     vehicles = undisturbed(tmp_path / "quiet", good)
@@ -255,7 +255,7 @@ def test_every_poison_in_an_outbox_with_a_matcher_that_keeps_dying(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = poisons(monkeypatch)
-    names = [name for name in bad for _ in range(size(1, 20))]
+    names = [name for name in bad for _ in range(size(1, 5))]
     good = good_messages(VEHICLES)
     vehicles = undisturbed(tmp_path / "quiet", good)
     payloads, places = mixed(good, [bad[name][0] for name in names])
