@@ -1,4 +1,4 @@
 """The schema's history, applied by `storage.database.Database.open`."""
 
 #: The newest revision.
-HEAD = "0006"
+HEAD = "0007"
