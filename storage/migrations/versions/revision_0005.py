@@ -17,7 +17,7 @@ _OPEN = sa.text("NOT is_decided")
 
 def upgrade() -> None:
     """To this revision."""
-    decided = sa.Column(
+    decided: sa.Column[bool] = sa.Column(
         "is_decided",
         sa.Boolean(),
         nullable=False,
