@@ -40,9 +40,11 @@ if TYPE_CHECKING:
 
 #: Whatever is asked for, nothing younger than this is removed: cameras, outbox and matcher may still be at it.
 LEAST_AGE = timedelta(hours=2)
-#: Tracklets, or vectors, in a transaction: some tenths of a second, for which a matcher waits.
+#: Tracklets in a transaction: some tenths of a second, for which a matcher waits.
 BATCH = 500
 
+#: A file takes as long as several rows: of vectors and pictures a transaction has so many times fewer.
+FILES_SHARE = 5
 #: A file that no row names is removed by the time it was written, which is so much later than its event at most.
 SWEEP_MARGIN = timedelta(days=1)
 
@@ -104,7 +106,7 @@ class Retention:
         database: Open.
         crops: Where the pictures lie.
         limits: What is too old.
-        batch: Rows per transaction.
+        batch: Tracklets per transaction.
     """
 
     def __init__(self, database: Database, crops: CropStore, limits: Limits, *, batch: int = BATCH) -> None:
@@ -122,18 +124,18 @@ class Retention:
         Raises:
             StorageError: The database refused, or a matcher kept it waiting; what was removed until then is removed.
         """
-        limits = self._limits
+        limits, files = self._limits, max(1, self._batch // FILES_SHARE)
         crops = limits.before(limits.crops_days, now)
         embeddings = limits.before(limits.embeddings_days, now)
         tracklets = limits.before(limits.tracklets_days, now)
         audit = limits.before(limits.audit_days, now)
         if crops is not None:
-            yield from self._through(_crops_before(crops), self._clear_crops)
-            yield from self._through(_contexts_before(crops), self._clear_contexts)
+            yield from self._through(_crops_before(crops), self._clear_crops, files)
+            yield from self._through(_contexts_before(crops), self._clear_contexts, files)
         if embeddings is not None:
-            yield from self._through(_embeddings_before(embeddings), self._remove_embeddings)
+            yield from self._through(_embeddings_before(embeddings), self._remove_embeddings, files)
         if tracklets is not None:
-            yield from self._through(_tracklets_before(tracklets), self._remove_tracklets)
+            yield from self._through(_tracklets_before(tracklets), self._remove_tracklets, self._batch)
         if audit is not None:
             yield self._remove_notes(audit)
         if crops is not None and sweep:
@@ -158,11 +160,11 @@ class Retention:
             found[name] = 0 if counted is None else session.execute(counted).scalar_one()
         return found
 
-    def _through(self, old: _Old, remove: _Remover) -> Iterator[Removed]:
+    def _through(self, old: _Old, remove: _Remover, size: int) -> Iterator[Removed]:
         place: _Place | None = None
         while True:
             with self._database.transaction() as session:
-                rows = old.page(session, place, self._batch)
+                rows = old.page(session, place, size)
                 if not rows:
                     return
                 statements.hold_decisions(session)
