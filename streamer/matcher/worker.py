@@ -115,6 +115,7 @@ class MatcherWorker:
         #: The partitions, as (topic, partition), that a region's messages came from: one, while its key stays there.
         self._sources: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
         self._offsets: dict[tuple[str, int], int | None] = {}
+        self._is_outrun = False
         self._foreign_models: set[str] = set()
         self._corrected_until: dict[str, int] = {}
         self._forgotten_until = 0
@@ -139,9 +140,13 @@ class MatcherWorker:
         except OffsetConflictError as error:
             # This one was stopped, or cut off, for so long that another was given the partition.
             self.counters.begun_anew += 1
-            _log.warning("another matcher was quicker, going on from the database", reason=str(error))
+            if not self._is_outrun:
+                # It may be so several times, until the group has told this one what is still its own.
+                _log.warning("another matcher was quicker, going on from the database", reason=str(error))
+            self._is_outrun = True
             self._consumer.rewind()
             return 0
+        self._is_outrun = False
         self._offsets.update(offsets)
         self._consumer.commit(offsets)
         return len(records)
