@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.drill]
 
 VEHICLES = size(8, 300)
-FAULTS = size(2, 20)
+FAULTS = size(1, 20)
 #: Messages in a transaction: few, so that a fault meets one in the middle.
 BATCH = 16
 #: Between a matcher's end and the next one.
