@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import structlog
-
 from streamer.bus import BusError
 from streamer.bus.factory import open_forwarder, open_outbox
 from streamer.bus.outbox_report import report_outbox
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
     from streamer.children import ChildContext
     from streamer.counters import Row
     from streamer.setups import ForwarderSetup
-
-_log = structlog.get_logger(__name__)
 
 _LOOK_S = 0.25
 #: How long a forwarder may take to send what waits before it ends; what is left is sent by the next one.
@@ -47,11 +43,8 @@ def run_forwarder(context: ChildContext, setup: ForwarderSetup) -> None:
 
 
 def _report(forwarder: KafkaForwarder, outbox: Outbox, row: Row) -> None:
-    trouble = forwarder.trouble or ""
-    if trouble and not row.note:
-        _log.warning("kafka away, sightings wait in the outbox", reason=trouble)
     row[Field.HANDLED], row[Field.FAILURES] = forwarder.counts.sent, forwarder.counts.failed
-    row.note = trouble
+    row.note = forwarder.trouble or ""
     try:
         report_outbox(outbox, row)
     except BusError as error:
