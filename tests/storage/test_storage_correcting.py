@@ -106,6 +106,7 @@ def test_a_person_who_says_the_same_says_something(three: Session) -> None:
     writer = Writer(three)
     before = newest_decision(three)
     said = writer.assign(_by_anna(FIRST, "v1"))
+    assert said is not None
     assert said > before
     assert writer.assign(_by_anna(FIRST, "v1")) == said
     assert _current(three)[FIRST] == ("v1", "anna")

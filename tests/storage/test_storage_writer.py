@@ -198,6 +198,7 @@ def test_decisions_are_only_ever_added(memory: Database, decisions: list[_Decisi
         for number, vehicle_id, is_provisional in decisions:
             made = assignment(tracklets[number].tracklet_id, vehicle_id, is_provisional=is_provisional)
             key = Writer(session).assign(made)
+            assert key is not None
             members[number] = vehicle_id
             rows = _rows(session)
             assert rows[key]["vehicle_id"] == vehicle_id
