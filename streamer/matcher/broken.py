@@ -7,11 +7,12 @@ not asked: its other half knows better.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -66,10 +67,8 @@ def find_breaks(tracklets: Iterable[Tracklet], known: Iterable[Tracklet], scales
     pairs = [
         (first, second)
         for seen in by_camera.values()
-        for first in seen
-        for second in seen
-        if 0 < second.started_at - first.ended_at <= BROKEN_S
-        and (first.tracklet_id in own or second.tracklet_id in own)
+        for first, second in _soon_after(seen)
+        if first.tracklet_id in own or second.tracklet_id in own
     ]
     if not pairs:
         return NO_BREAKS
@@ -80,6 +79,20 @@ def find_breaks(tracklets: Iterable[Tracklet], known: Iterable[Tracklet], scales
         best_next[first], best_before[second] = second, first
     sure = [(a, b) for (a, b), total in totals.items() if total > _SURE and best_next[a] == b and best_before[b] == a]
     return Breaks(frozenset(first for first, _ in sure), frozenset(second for _, second in sure))
+
+
+def _soon_after(seen: Sequence[Tracklet]) -> Iterator[tuple[Tracklet, Tracklet]]:
+    """Pairs of which one begins within `BROKEN_S` after the other's end. By bisection: vehicles may have thousands."""
+    by_start = sorted(seen, key=_start)
+    for first in seen:
+        begin = bisect_right(by_start, first.ended_at, key=_start)
+        end = bisect_right(by_start, first.ended_at + BROKEN_S, key=_start)
+        for second in by_start[begin:end]:
+            yield first, second
+
+
+def _start(tracklet: Tracklet) -> float:
+    return tracklet.started_at
 
 
 def mark_breaks(members: Iterable[Tracklet]) -> None:
