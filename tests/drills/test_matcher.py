@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tests.drills.matchers import Sent
 
-pytestmark = [pytest.mark.integration, pytest.mark.drill]
+pytestmark = [pytest.mark.integration, pytest.mark.drill, pytest.mark.timeout(size(300, 1200))]
 
 SESSION_TIMEOUT_S = 3.0
 SEED = 5
