@@ -93,10 +93,12 @@ def update_tracklet(dialect: str) -> Insert:
     """Adds a tracklet, or takes over what a later sighting says of it."""
     statement = _insert(dialect, _table(TrackletRow))
     new = statement.excluded
-    taken = ("vehicle_class", "class_votes", "ended_at", "end_reason", "last_sequence")
+    taken = ("vehicle_class", "class_votes", "ended_at", "last_sequence")
     changes: dict[str, Any] = {name: new[name] for name in taken}
     # A sighting that brings no picture doesn't take the earlier one away.
     changes["context_image"] = func.coalesce(new.context_image, TrackletRow.context_image)
+    # Nor does one that comes late open a tracklet again that the matcher has closed.
+    changes["end_reason"] = func.coalesce(new.end_reason, TrackletRow.end_reason)
     is_later = new.last_sequence > TrackletRow.last_sequence
     return statement.on_conflict_do_update(index_elements=["tracklet_id"], set_=changes, where=is_later)
 

@@ -104,12 +104,15 @@ def test_the_matcher_may_close_a_tracklet_that_nothing_more_comes_of(session: Se
     assert (found.end_reason, found.ended_at) == ("session_lost", after(3))
 
 
-def test_a_tracklet_that_was_given_up_too_early_goes_on(session: Session) -> None:
+def test_a_tracklet_that_was_given_up_too_early_stays_closed_until_its_own_end_comes(session: Session) -> None:
     writer, of = Writer(session), tracklet()
     writer.store_sighting(of, path(of, 0), [])
     writer.store_sighting(replace(of, end_reason="session_lost"), None, [])
     writer.store_sighting(replace(of, ended_at=after(9)), path(of, 1), [])
-    assert _only_tracklet(session).end_reason is None
+    # A running matcher has decided on it; one that starts now must not take it for open.
+    assert _only_tracklet(session).end_reason == "session_lost"
+    writer.store_sighting(replace(of, ended_at=after(12), end_reason="left"), path(of, 2), [])
+    assert _only_tracklet(session).end_reason == "left"
 
 
 def test_a_vehicle_is_seen_as_long_as_its_tracklets(session: Session) -> None:
