@@ -49,10 +49,22 @@ def main(
 
 @app.command()
 def probe(
-    url: Annotated[str, typer.Argument(help="An address, a file or an image sequence.")],
-    seconds: Annotated[float, typer.Option(help="How long to watch it.")] = 5.0,
+    url: Annotated[str, typer.Argument(help="An address, a file or an image sequence.")] = "",
+    config: Annotated[Path | None, typer.Option("--config", help="Instead of one: all cameras of a site file.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long to watch each.")] = 5.0,
 ) -> None:
-    """Say what a source is: codec, size, frame rates, clock, modality; or why it can't be read."""
+    """Say what a source is: codec, size, frame rates, clock, modality; or why it can't be read.
+
+    Of a site file: all its cameras, and how long its disks will last by what the last days have added.
+
+    python -m streamer probe rtsp://10.0.0.11/stream1
+
+    python -m streamer probe --config site.yaml
+    """
+    if config is not None:
+        from streamer.site_probe import run_site_probe
+
+        sys.exit(run_site_probe(_load(config), seconds=seconds))
     from streamer.probe import run_probe
 
     sys.exit(run_probe(url, seconds=seconds))

@@ -122,6 +122,9 @@ class Field(IntEnum):
     HEALTH_SINCE = 63
     #: Of the matcher: decisions dropped since their tracklets had been forgotten, or had become too old.
     DECISIONS_UNKNOWN = 64
+    #: Of the supervisor: what pictures and the database have grown by of late.
+    PICTURE_BYTES_PER_DAY = 65
+    DATABASE_BYTES_PER_DAY = 66
 
 
 #: The cells of `Row.observe`, shortest first.

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from storage.disk_forecast import free_bytes
-from storage.errors import StorageError
 from streamer.counters import LATENCY_BOUNDS_S, LATENCY_BUCKETS, Field, RowState
+from streamer.disk_outlook import disk_outlooks
 from streamer.health import PICTURE_HEALTH, Rates, picture_health
-from streamer.site_plan import EMBEDDER, FORWARDER, MATCHER
+from streamer.site_plan import EMBEDDER, FORWARDER, MATCHER, SUPERVISOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -99,6 +97,7 @@ METRIC_NAMES = (
     *_OUTBOX_GAUGES,
     "tracker_outbox_dropped_total",
     "tracker_disk_free_bytes",
+    "tracker_disk_days_left",
 )
 
 
@@ -125,7 +124,7 @@ class BoardCollector(Collector):
             yield from self._matcher(self._board.stage(MATCHER))
         if emptier := next((name for name in (FORWARDER, MATCHER) if name in self._board.stages), None):
             yield from self._outbox(self._board.stage(emptier))
-        yield disk_free(site)
+        yield from disks(site, self._board.stage(SUPERVISOR))
 
     def _cameras(self, site: SiteConfig) -> Iterator[Metric]:
         rates = self._rates.update()
@@ -185,26 +184,19 @@ class BoardCollector(Collector):
         yield dropped
 
 
-_CAMERA, _STAGE = ("camera", "region"), ("stage",)
+_CAMERA, _STAGE, _FOLDER = ("camera", "region"), ("stage",), ("folder",)
 
 
-def disk_free(site: SiteConfig) -> Metric:
-    """Room on the disks that fill up; a folder that can't be asked is left out."""
-    gauge = _gauge("tracker_disk_free_bytes", "Room on the disk of that folder.", ("folder",))
-    for name, folder in disk_folders(site).items():
-        try:
-            gauge.add_metric((name,), free_bytes(folder))
-        except StorageError:
-            continue
-    return gauge
-
-
-def disk_folders(site: SiteConfig) -> dict[str, Path]:
-    """Folders that grow, by their names in metrics; a database on a server is not among them."""
-    folders = {"outbox": site.outbox_path.parent, "crops": site.crops_dir}
-    if site.database.startswith("sqlite:///"):
-        folders["database"] = Path(site.database.removeprefix("sqlite:///")).parent
-    return folders
+def disks(site: SiteConfig, row: Row) -> Iterator[Metric]:
+    """Room on the disks that fill up, and for how long."""
+    free = _gauge("tracker_disk_free_bytes", "Room on the disk of that folder.", _FOLDER)
+    days = _gauge("tracker_disk_days_left", "How long it lasts by the last days' growth; absent: not known.", _FOLDER)
+    growing = {"crops": row[Field.PICTURE_BYTES_PER_DAY], "database": row[Field.DATABASE_BYTES_PER_DAY]}
+    for outlook in disk_outlooks(site, growing):
+        free.add_metric((outlook.name,), outlook.bytes_free)
+        if outlook.days_left is not None:
+            days.add_metric((outlook.name,), outlook.days_left)
+    yield from (free, days)
 
 
 def registry_of(site_of: Callable[[], SiteConfig], board: Board) -> CollectorRegistry:

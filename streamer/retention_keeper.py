@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from storage.disk_forecast import growth
 from storage.errors import StorageError
 from storage.removal import Removed
 from storage.retention import LEAST_AGE, Limits, Retention
+from streamer.counters import Field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from storage.crop_store import CropStore
     from storage.database import Database
     from streamer.config import SiteConfig
+    from streamer.counters import Row
     from streamer.site_sections import RetentionConfig
 
 #: Between two transactions: a matcher that waits for the database has its turn.
@@ -54,6 +57,7 @@ class RetentionKeeper:
         crops: Where the pictures lie.
         limits: See `limits_of`.
         rules: How often, and how much at a time.
+        row: Where it is told by how much the site grows.
         clock: Aware UTC, what ages count from.
     """
 
@@ -63,10 +67,12 @@ class RetentionKeeper:
         crops: CropStore,
         limits: Limits,
         rules: RetentionConfig,
+        row: Row,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._retention = Retention(database, crops, limits, batch=rules.batch)
+        self._database, self._crops, self._row = database, crops, row
         self._period_s, self._clock = rules.period_s, clock
         self._swept_at: datetime | None = None
         self._failed = 0
@@ -91,6 +97,7 @@ class RetentionKeeper:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self.keep()
+            self.measure()
             self._stopping.wait(self._period_s)
 
     def keep(self) -> Removed:
@@ -109,6 +116,17 @@ class RetentionKeeper:
             _log.warning("retention given up for now", reason=str(error))
         self._tell(total)
         return total
+
+    def measure(self) -> None:
+        """Notes by how much the site has grown of late; what was known stays where the database can't be asked."""
+        try:
+            with self._database.snapshot() as session:
+                found = growth(session, self._crops, self._clock())
+        except StorageError as error:
+            _log.warning("growth of the site not measured", reason=str(error))
+            return
+        self._row[Field.PICTURE_BYTES_PER_DAY] = found.picture_bytes_per_day
+        self._row[Field.DATABASE_BYTES_PER_DAY] = found.database_bytes_per_day
 
     def _tell(self, removed: Removed) -> None:
         if counts := removed.counts():

@@ -142,7 +142,8 @@ class Supervisor:
         if self.role is Role.EDGE or not is_kept_by(self.site):
             return
         crops = CropStore(self.site.crops_dir)
-        self._retention = RetentionKeeper(database, crops, limits_of(self.site), self.site.retention)
+        row = self.board.stage(SUPERVISOR)
+        self._retention = RetentionKeeper(database, crops, limits_of(self.site), self.site.retention, row)
         self._retention.start()
 
     def _serve(self) -> None:

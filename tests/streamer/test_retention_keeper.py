@@ -14,6 +14,7 @@ from storage.errors import StorageError
 from storage.retention import LEAST_AGE, Limits
 from storage.trajectories import vehicles
 from streamer.config import load_site
+from streamer.counters import Board, Field
 from streamer.retention_keeper import RetentionKeeper, is_kept_by, limits_of
 from streamer.site_sections import RetentionConfig
 from tests.storage.storage_builders import START, store, tracklet
@@ -39,7 +40,8 @@ def _keeper(
     database: Database, tmp_path: Path, *, clock: Callable[[], datetime] = lambda: NOW, period_s: float = 3600
 ) -> RetentionKeeper:
     rules = RetentionConfig(batch=1, period_s=period_s)
-    return RetentionKeeper(database, CropStore(tmp_path), Limits(tracklets_days=365), rules, clock=clock)
+    limits, row = Limits(tracklets_days=365), Board((), ["supervisor"]).stage("supervisor")
+    return RetentionKeeper(database, CropStore(tmp_path), limits, rules, row, clock=clock)
 
 
 def _vehicles(database: Database) -> int:
@@ -67,6 +69,15 @@ def test_the_thread_keeps_at_once_and_again_every_period(database: Database, tmp
     keeper.stop()
     keeper.stop()
     assert _vehicles(database) == 0
+
+
+def test_it_measures_by_how_much_the_site_grows(database: Database, tmp_path: Path) -> None:
+    row = Board((), ["supervisor"]).stage("supervisor")
+    soon = START + timedelta(days=2)
+    keeper = RetentionKeeper(database, CropStore(tmp_path), Limits(), RetentionConfig(), row, clock=lambda: soon)
+    keeper.measure()
+    assert row[Field.DATABASE_BYTES_PER_DAY] > 0
+    assert row[Field.PICTURE_BYTES_PER_DAY] == 0
 
 
 def test_it_is_broken_off_by_the_end(database: Database, tmp_path: Path) -> None:
