@@ -86,7 +86,8 @@ class Site:
         folder.mkdir(exist_ok=True)
         calibration = folder / "calibration.json"
         save_calibration(calibration, CALIBRATION)
-        self.config = site(f"sqlite:///{folder}/site.db", settle_s=3.0, calibration=str(calibration))
+        config = site(f"sqlite:///{folder}/site.db", settle_s=3.0, calibration=str(calibration))
+        self.config = config.model_copy(update={"crops_dir": folder / "crops"})
         self.database = Database.open(self.config.database)
         self.crops = CropStore(folder / "crops")
 
