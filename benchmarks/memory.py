@@ -3,17 +3,20 @@
     python benchmarks/memory.py --data ../shared/data --minutes 20
 
 Each clip is sent again and again, at its own pace and without a seam in its timestamps, as MPEG-TS over TCP; the site
-follows five live cameras that never end. Prints RSS in MiB per process, then by how much each grew after minute 5.
+follows five live cameras that never end. Prints RSS in MiB and open files per process, then by how much each grew after
+minute 5.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from fractions import Fraction
 from multiprocessing import get_context
 from pathlib import Path
@@ -77,23 +80,42 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def memory(supervisor: Supervisor) -> dict[str, float]:
-    """RSS in MiB by process; 0 for one that is between two lives."""
-    sizes = {"supervisor": psutil.Process().memory_info().rss / MEBIBYTE}
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a process takes at one moment: memory in MiB, and open files; 0 for one that is between two lives."""
+
+    mebibytes: float
+    files: int
+
+    @classmethod
+    def of(cls, pid: int | None) -> Size:
+        """Of the process with that id."""
+        if pid is None:
+            return cls(0.0, 0)
+        process = psutil.Process(pid)
+        return cls(process.memory_info().rss / MEBIBYTE, process.num_fds())
+
+    def since(self, other: Size) -> Size:
+        """By how much it grew."""
+        return Size(self.mebibytes - other.mebibytes, self.files - other.files)
+
+
+def sizes(supervisor: Supervisor) -> dict[str, Size]:
+    """Of every process of the site."""
+    found = {"supervisor": Size.of(os.getpid())}
     for child in supervisor.children:
         process = child.process
-        is_alive = process is not None and process.exitcode is None
-        sizes[child.stage] = psutil.Process(process.pid).memory_info().rss / MEBIBYTE if process and is_alive else 0.0
-    return sizes
+        found[child.stage] = Size.of(process.pid if process is not None and process.exitcode is None else None)
+    return found
 
 
-def watch(supervisor: Supervisor, minutes: int) -> list[dict[str, float]]:
+def watch(supervisor: Supervisor, minutes: int) -> list[dict[str, Size]]:
     """Prints a line a minute, from a thread; ends the run after the last."""
-    samples: list[dict[str, float]] = []
+    samples: list[dict[str, Size]] = []
 
     def run() -> None:
         for minute in range(minutes + 1):
-            samples.append(memory(supervisor))
+            samples.append(sizes(supervisor))
             print(f"{minute:4d}  {_shown(samples[-1])}  {_progress(supervisor)}", flush=True)
             if minute < minutes:
                 time.sleep(60)
@@ -104,8 +126,8 @@ def watch(supervisor: Supervisor, minutes: int) -> list[dict[str, float]]:
     return samples
 
 
-def _shown(sizes: dict[str, float]) -> str:
-    return "  ".join(f"{name} {size:7.1f}" for name, size in sizes.items())
+def _shown(found: dict[str, Size]) -> str:
+    return "  ".join(f"{name} {size.mebibytes:7.1f}/{size.files}" for name, size in found.items())
 
 
 def _progress(supervisor: Supervisor) -> str:
@@ -136,7 +158,8 @@ def main() -> None:
         finally:
             supervisor.close()
     settled = samples[min(SETTLED_MINUTE, len(samples) - 1)]
-    print(f"growth after minute {SETTLED_MINUTE}, MiB: " + _shown({k: samples[-1][k] - settled[k] for k in settled}))
+    growth = {name: samples[-1][name].since(size) for name, size in settled.items()}
+    print(f"growth after minute {SETTLED_MINUTE}, MiB/files: {_shown(growth)}")
     for feeder in feeders:
         feeder.kill()
 
