@@ -24,12 +24,13 @@ from storage.writer import Writer
 from streamer.bus.factory import open_consumer, open_publisher
 from streamer.config import SiteConfig
 from streamer.matcher.calibration import Calibration, fit_logistic, load_calibration, modality_pair, save_calibration
+from streamer.matcher.counters import MatcherCounters
 from streamer.matcher.decision import Decision
 from streamer.matcher.linker import Linker
 from streamer.matcher.region import Region
 from streamer.matcher.roads import roads_of
 from streamer.matcher.watermarks import Watermarks
-from streamer.matcher.worker import BATCH, MatcherCounters, MatcherWorker
+from streamer.matcher.worker import BATCH, MatcherWorker
 from streamer.sighting_codec import encode
 from streamer.sightings import EndReason, Message, Sighting
 

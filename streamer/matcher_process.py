@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from streamer.bus.outbox import Outbox
     from streamer.config import SiteConfig
     from streamer.counters import Row
-    from streamer.matcher.worker import MatcherCounters
+    from streamer.matcher.counters import MatcherCounters
     from streamer.setups import MatcherSetup
 
 _log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from. Either all of it stands or none, so that a message delivered twice counts 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,6 +26,7 @@ from storage.matcher_state import (
 from storage.records import CameraWatermark, EmbeddingRecord, PathSegment, TrackletRecord
 from storage.writer import Writer
 from streamer.matcher.calibration import load_calibration
+from streamer.matcher.counters import MatcherCounters
 from streamer.matcher.decision import Decision, Outcome, Reason
 from streamer.matcher.learner import MEMORY
 from streamer.matcher.linker import Linker
@@ -59,32 +60,6 @@ class StopSignal(Protocol):
     def is_set(self) -> bool:
         """Whether to stop."""
         ...
-
-
-@dataclass(slots=True)
-class MatcherCounters:
-    """What this matcher has done since it started."""
-
-    messages: int = 0
-    sightings: int = 0
-    duplicates: int = 0
-    rejected: int = 0
-    provisional: int = 0
-    decided: int = 0
-    linked: int = 0
-    vehicles: int = 0
-    corrected: int = 0
-    lost: int = 0
-    uncompared: int = 0
-    crops_lost: int = 0
-    begun_anew: int = 0
-    #: Decisions on tracklets that had been removed meanwhile.
-    unknown: int = 0
-
-    def take_back(self, before: MatcherCounters) -> None:
-        """Counts as it did then: what was counted since did not come to stand in the database."""
-        for counter in fields(self):
-            setattr(self, counter.name, getattr(before, counter.name))
 
 
 class MatcherWorker:
