@@ -6,6 +6,7 @@ from. Either all of it stands or none, so that a message delivered twice counts 
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import replace
 from datetime import timedelta
@@ -103,6 +104,8 @@ class MatcherWorker:
     def step(self, *, timeout_s: float) -> int:
         """Handles what the bus has, `BATCH` messages at most; waits up to `timeout_s` for the first.
 
+        Where another matcher was quicker, it waits as long once more.
+
         Returns:
             How many messages were handled.
         """
@@ -120,6 +123,8 @@ class MatcherWorker:
                 _log.warning("another matcher was quicker, going on from the database", reason=str(error))
             self._is_outrun = True
             self._consumer.rewind()
+            # What it would read now is mostly what the other is at work on: the group needs a moment to deal anew.
+            time.sleep(timeout_s)
             return 0
         self._is_outrun = False
         self._offsets.update(offsets)
@@ -133,10 +138,12 @@ class MatcherWorker:
             with self._database.transaction() as session:
                 writer = Writer(session)
                 writer.join_decisions()
+                # First, so that one who was outrun finds out before its work, and so that nobody writes beside what
+                # follows: whom a person has forgotten until here is read of, and nobody is forgotten from here on.
+                offsets = self._advance(records, writer)
                 self._let_forgotten_go(session)
                 for record in records:
                     self._handle(record, session, writer)
-                offsets = self._advance(records, writer)
                 self.counters.unknown += writer.unknown
             is_stored = True
         finally:
@@ -172,7 +179,8 @@ class MatcherWorker:
     def _advance(self, records: Sequence[Record], writer: Writer) -> dict[tuple[str, int], int]:
         offsets = {(record.topic, record.partition): record.offset + 1 for record in records}
         first = {(record.topic, record.partition): record.offset for record in reversed(records)}
-        for key, next_offset in offsets.items():
+        # Sorted, since two that hold the same partitions would wait for each other.
+        for key, next_offset in sorted(offsets.items()):
             expected = self._offsets[key] if key in self._offsets else writer.next_offset(*key)
             if expected is not None and expected > first[key]:
                 raise OffsetConflictError(f"{key[0]}/{key[1]}: read from {first[key]}, the database is at {expected}")

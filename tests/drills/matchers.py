@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 REGIONS = ("north", "east", "south", "west")
 TOPIC = "sightings"
-#: Where a matcher stops itself: with records in hand, or inside its transaction, before it moves the offset.
+#: Where a matcher stops itself: with records in hand, or inside its transaction, when it has moved the offset.
 IN_HAND, IN_TRANSACTION = "with records in hand", "inside its transaction"
 _END_S = 30.0
 
@@ -300,8 +300,8 @@ def _freeze_in_transaction() -> None:
     advances, turns = Writer.advance_offset, iter(range(1 << 30))
 
     def advance_offset(self: Writer, topic: str, partition: int, *, expected: int | None, next_offset: int) -> None:
+        advances(self, topic, partition, expected=expected, next_offset=next_offset)
         if topic == TOPIC and next(turns) == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
-        advances(self, topic, partition, expected=expected, next_offset=next_offset)
 
     Writer.advance_offset = advance_offset  # type: ignore[method-assign]

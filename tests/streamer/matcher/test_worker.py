@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from storage.audit import Inquiry, note
 from storage.crop_store import CropStore
-from storage.database import Database
+from storage.database import Database, Session
 from storage.errors import StorageError
 from storage.forget import FORGET, forget
 from storage.matcher_state import load_tracklets
@@ -210,16 +211,22 @@ def test_what_comes_after_the_end_opens_a_tracklet_no_more(crossing: Site) -> No
     assert crossing.partition() == before
 
 
-def test_a_partition_that_somebody_else_has_read_is_read_on_from_where_they_are(crossing: Site) -> None:
+def test_a_partition_that_somebody_else_has_read_is_read_on_from_where_they_are(
+    crossing: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled: list[object] = []
     payloads = _payloads(STORY)
     stale, tape = crossing.play(payloads[:6], batch=2, steps=2)
     tape.stored = crossing.stored
     crossing.play(payloads[:6])
     before = replace(stale.counters)
+    # It finds out before it works: the other one waits for whatever it has begun to write.
+    monkeypatch.setattr(Writer, "store_sighting", lambda *known: handled.append(known))
 
     assert stale.step(timeout_s=0.0) == 0
 
     assert stale.counters == replace(before, begun_anew=1)
+    assert handled == []
     assert tape.lag() == 0
     assert crossing.stored() == 6
 
@@ -254,12 +261,17 @@ def test_a_transaction_that_failed_leaves_nothing_behind(
     worker, tape = crossing.play(_payloads(STORY), batch=2, steps=0)
     tape.stored = crossing.stored
 
-    def refuse(*_: object, **__: object) -> None:
-        raise StorageError("database: disk full")
+    transaction = Database.transaction
+
+    @contextmanager
+    def refuse(self: Database) -> Iterator[Session]:
+        with transaction(self) as session:
+            yield session
+            raise StorageError("database: disk full")
 
     while crossing.stored() < len(STORY):
         with monkeypatch.context() as patch:
-            patch.setattr(Writer, "advance_offset", refuse)
+            patch.setattr(Database, "transaction", refuse)
             with pytest.raises(StorageError, match="disk full"):
                 worker.step(timeout_s=0.0)
         tape.rewind()
