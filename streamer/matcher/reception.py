@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 #: it is not known: there the camera worker, on the same machine, has judged the camera's clock (`max_clock_skew_s`).
 MAX_AHEAD = timedelta(days=1)
 
+#: How long a bus that took no dead letter is told of none: each waits for the broker inside the matcher's transaction,
+#: and a batch of them for longer than a worker may stand still (`child_process.HUNG_S`), over and over.
+TELL_AGAIN = timedelta(minutes=5)
+
 _log = structlog.get_logger(__name__)
 
 
@@ -38,7 +42,7 @@ class Reception:
         site: Names the cameras, each with its region. Any other camera's word is refused: a camera goes into the
             matcher's site file before it goes into an edge's.
         consumer: Where messages come from; told of those put aside.
-        clock: Dates what is put aside, no decision.
+        clock: Dates what is put aside, no decision; and tells when the bus may be told again.
     """
 
     def __init__(self, site: SiteConfig, consumer: Consumer, *, clock: Callable[[], datetime] = _now) -> None:
@@ -46,13 +50,14 @@ class Reception:
         self._regions = {camera.id: site.region_of(camera) for camera in site.cameras}
         self._consumer = consumer
         self._clock = clock
+        self._refused_at: datetime | None = None
 
     def read(self, record: Record, writer: Writer) -> Message | None:
         """The message in a record; None where it can't be used.
 
         Then it stands in the database, once, as part of the caller's transaction, with the reason. The bus is told for
-        those who listen there, as well as may be: a topic for dead letters that takes none must not stop the living.
-        Blocks as long as `Consumer.reject` does.
+        those who listen there, as well as may be: a topic for dead letters that takes none must not stop the living,
+        and is left alone for `TELL_AGAIN`. Blocks as long as `Consumer.reject` does.
         """
         try:
             message = decode(record.payload)
@@ -76,10 +81,16 @@ class Reception:
 
     def _put_aside(self, record: Record, reason: str, writer: Writer) -> None:
         _log.warning("message rejected", topic=record.topic, offset=record.offset, reason=reason)
-        writer.store_dead_letter(record.topic, record.partition, record.offset, record.payload, reason, self._clock())
+        now = self._clock()
+        writer.store_dead_letter(record.topic, record.partition, record.offset, record.payload, reason, now)
+        if self._refused_at is not None and now - self._refused_at < TELL_AGAIN:
+            return
         try:
             self._consumer.reject(record, reason)
+            self._refused_at = None
         except BusError as error:
+            # Asked again, since waiting has taken its time.
+            self._refused_at = self._clock()
             _log.warning("dead letter not told", topic=record.topic, offset=record.offset, reason=str(error))
 
 

@@ -14,7 +14,7 @@ from storage.database import Database
 from storage.dead_letters import DeadLetter, load_dead_letters
 from storage.writer import Writer
 from streamer.bus import BusError, Consumer, Record
-from streamer.matcher.reception import MAX_AHEAD, Reception
+from streamer.matcher.reception import MAX_AHEAD, TELL_AGAIN, Reception
 from streamer.sighting_codec import encode
 from streamer.sightings import Message, SightingKind
 from tests.streamer.matcher.matcher_builders import at, heartbeat, sighting, site
@@ -27,9 +27,11 @@ class FakeConsumer:
 
     def __init__(self) -> None:
         self.is_refusing = False
+        self.asked = 0
         self.rejected: list[tuple[int, str]] = []
 
     def reject(self, record: Record, reason: str) -> None:
+        self.asked += 1
         if self.is_refusing:
             raise BusError("topic sightings.dead takes nothing")
         self.rejected.append((record.offset, reason))
@@ -41,8 +43,9 @@ class Door:
     def __init__(self, database: Database) -> None:
         self.consumer = FakeConsumer()
         self._database = database
+        self.now = at(99)
         config = site("sqlite:///unused.db")
-        self._reception = Reception(config, cast(Consumer, self.consumer), clock=lambda: at(99))
+        self._reception = Reception(config, cast(Consumer, self.consumer), clock=lambda: self.now)
 
     def read(self, message: Message | bytes, *, sent_s: float | None = None, offset: int = 7) -> Message | None:
         payload = message if isinstance(message, bytes) else encode(message)
@@ -103,3 +106,16 @@ def test_a_dead_topic_that_takes_nothing_stops_nobody(door: Door) -> None:
     door.consumer.is_refusing = True
     assert door.read(b"") is None
     assert [letter.reason for letter in door.letters()] == ["message: empty"]
+
+
+def test_a_dead_topic_that_takes_nothing_is_left_alone_for_a_while(door: Door) -> None:
+    # Each try waits for the broker: a batch of poison would have the supervisor kill the matcher, again and again.
+    door.consumer.is_refusing = True
+    for offset in range(256):
+        door.read(b"", offset=offset)
+    assert (door.consumer.asked, len(door.letters())) == (1, 256)
+
+    door.consumer.is_refusing = False
+    door.now += TELL_AGAIN
+    door.read(b"", offset=256)
+    assert door.consumer.rejected == [(256, "message: empty")]
