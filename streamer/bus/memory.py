@@ -115,9 +115,11 @@ class OutboxConsumer:
 
     def close(self) -> None:
         """Deletes what is left of the committed messages and lets go of the file."""
-        if self._committed_through:
-            self._outbox.delete_through(self._committed_through)
-        self._outbox.close()
+        try:
+            if self._committed_through:
+                self._outbox.delete_through(self._committed_through)
+        finally:
+            self._outbox.close()
 
     def _position(self) -> int:
         if self._next is None:
