@@ -9,10 +9,8 @@ as it takes, and is given up only where `attempts` workers have died of what the
 
 from __future__ import annotations
 
-import math
 import os
 import socket
-import struct
 import threading
 import time
 from collections import OrderedDict
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import structlog
 
-from streamer.embedding_wire import CropAnswer, CropQuestion, WireError, decode_hello
+from streamer.embedding_wire import CropAnswer, CropQuestion, WireError, decode_hello, limit_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -304,8 +302,6 @@ def connect(address: str, timeout_s: float) -> Connection:
         plain.settimeout(timeout_s)
         plain.connect(address)
         plain.setblocking(True)  # noqa: FBT003 - the library's own
-        whole_s = math.floor(timeout_s)
-        limit = struct.pack("ll", whole_s, max(1, int((timeout_s - whole_s) * 1e6)))
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        limit_wait(plain, socket.SO_SNDTIMEO, timeout_s)
+        limit_wait(plain, socket.SO_RCVTIMEO, timeout_s)
         return Connection(os.dup(plain.fileno()))

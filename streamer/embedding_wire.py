@@ -6,6 +6,8 @@ Plain bytes behind a fixed header: nothing is unpickled, so a peer can't make th
 from __future__ import annotations
 
 import json
+import math
+import socket
 import struct
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +28,16 @@ _MODALITIES = tuple(Modality)
 
 class WireError(Exception):
     """Bytes that are no message of this protocol."""
+
+
+def limit_wait(plain: socket.socket, option: int, timeout_s: float) -> None:
+    """From now on no write (`SO_SNDTIMEO`) or read (`SO_RCVTIMEO`) on the socket waits longer: it fails then.
+
+    The limit is the socket's own, and holds for every handle on it; the library's connections know none.
+    """
+    whole_s = math.floor(timeout_s)
+    limit = struct.pack("ll", whole_s, max(1, int((timeout_s - whole_s) * 1e6)))
+    plain.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
 @dataclass(frozen=True, slots=True)

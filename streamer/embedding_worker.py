@@ -6,7 +6,9 @@ flight (`EmbeddingClient` bounds that), so it needs no bound of its own.
 
 from __future__ import annotations
 
+import os
 import queue
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from reid.embedder import Descriptions, Embedder, EmbedderError
 from reid.tokens import MAX_BYTES, TokensError, pack, packed_size
 from streamer.children import ChildContext, StartError
 from streamer.counters import Field, Order, RowState
-from streamer.embedding_wire import CropAnswer, CropQuestion, WireError, encode_hello
+from streamer.embedding_wire import CropAnswer, CropQuestion, WireError, encode_hello, limit_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +39,8 @@ _log = structlog.get_logger(__name__)
 
 #: How often an idle worker looks whether it should end.
 IDLE_S = 0.2
+#: How long an asker that reads nothing (it is stopped, but there) holds up the others: once, then it is dropped.
+ANSWER_TIMEOUT_S = 2.0
 _BACKLOG = 64
 
 
@@ -58,17 +62,32 @@ class CropEmbedder(Protocol):
 
 
 class _Peer:
-    """One connected camera worker. Answers come from the batching thread alone."""
+    """One connected camera worker. Its own thread reads; answers come from the batching thread alone."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._socket = socket.socket(fileno=os.dup(connection.fileno()))
+        limit_wait(self._socket, socket.SO_SNDTIMEO, ANSWER_TIMEOUT_S)
+        # A handle closed by the reading thread in the midst of an answer would by then be another asker's.
+        self._lock = threading.Lock()
 
     def answer(self, answer: CropAnswer) -> None:
-        """Sends an answer; an asker that is gone needs none."""
-        try:
-            self.connection.send_bytes(answer.encode())
-        except OSError:
-            _log.info("an asker left before its answer")
+        """Sends an answer, within `ANSWER_TIMEOUT_S`; an asker that is gone needs none."""
+        with self._lock:
+            try:
+                self.connection.send_bytes(answer.encode())
+            except BlockingIOError:
+                _log.warning("an asker does not take its answers: it must connect again", after_s=ANSWER_TIMEOUT_S)
+                # Half an answer may be on its way. Whatever else is for this asker fails at once; its reader ends.
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                _log.info("an asker left before its answer")
+
+    def close(self) -> None:
+        """Lets go of the connection, between two answers."""
+        with self._lock:
+            self.connection.close()
+            self._socket.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +154,7 @@ class EmbeddingServer:
         except WireError as error:
             _log.warning("an asker speaks another language", reason=str(error))
         finally:
-            connection.close()
+            peer.close()
 
     def _gather(self) -> list[_Job]:
         """The next batch: full, or as old as a crop may become; empty when nothing comes."""

@@ -5,20 +5,25 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from reid.embedder import Descriptions, EmbedderInfo
 from reid.modality import Modality
 from reid.tokens import unpack
+from streamer import embedding_worker
 from streamer.config import EmbedderConfig
 from streamer.counters import Board, Field, Order
-from streamer.embedding_client import Answer, EmbeddingClient
+from streamer.embedding_client import Answer, EmbeddingClient, connect
 from streamer.embedding_wire import CropAnswer, CropQuestion, WireError, decode_hello, encode_hello
 from streamer.embedding_worker import EmbeddingServer
 from tests.streamer.fake_embedder import INFO, POISON, FakeEmbedder, crop_of, points_for, serve, vector_for
@@ -275,6 +280,29 @@ def test_a_stopped_worker_holds_nobody_up(address: Path, make_client: ClientMake
     worker.kill()
     worker.join()
     client.close()
+
+
+def send_for_ever(connection: Connection, message: bytes) -> NoReturn:
+    while True:
+        connection.send_bytes(message)
+
+
+def test_an_asker_that_reads_nothing_is_dropped_and_the_others_are_served(
+    address: Path, make_client: ClientMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped camera worker: still connected, its buffers full."""
+    monkeypatch.setattr(embedding_worker, "ANSWER_TIMEOUT_S", 0.1)
+    question = CropQuestion(1, crop_of(20), Modality.VISIBLE, wants_tokens=True).encode()
+    served = Served(address)
+    with closing(connect(str(address), 20.0)) as deaf, capture_logs() as logs:
+        with pytest.raises(OSError, match=r"Broken pipe|reset by peer"):
+            send_for_ever(deaf, question)
+        client = make_client(attempts=1)
+        client.ask(2, crop_of(20), Modality.VISIBLE, droppable=True)
+
+        assert_same(collect(client, 1)[2].vector, vector_for(20, Modality.VISIBLE))
+    served.stop()
+    assert [line["log_level"] for line in logs if "does not take its answers" in line["event"]] == ["warning"]
 
 
 def test_a_worker_that_never_answers_is_asked_so_many_times(served: Served, make_client: ClientMaker) -> None:
