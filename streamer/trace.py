@@ -67,13 +67,13 @@ class TracingConsumer:
 
     Args:
         consumer: Does the work.
-        path: The CSV file, made at once.
+        path: The CSV file, made at once; gone on with where it is there, since a matcher in trouble begins anew.
         monotonic: Seconds.
     """
 
     def __init__(self, consumer: Consumer, path: Path, monotonic: Callable[[], float]) -> None:
         self._consumer, self._monotonic = consumer, monotonic
-        self._file = path.open("w", newline="", buffering=1)
+        self._file = path.open("a", newline="", buffering=1)
         self._writer = csv.writer(self._file)
         self._polled: list[Record] = []
 

@@ -18,6 +18,7 @@ from streamer.counters import Board, Field, Order, RowState
 from streamer.matcher_process import run_matcher
 from streamer.setups import MatcherSetup
 from streamer.sighting_codec import encode
+from streamer.sightings import Sighting
 from tests.streamer.matcher.test_worker import STORY, Site
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ class Matcher:
     def row(self) -> Row:
         return self.board.stage("matcher")
 
-    def run(self) -> list[str]:
+    def run(self, *, trace: Path | None = None) -> list[str]:
         """Runs to its end; returns the events of its log."""
         receiver, sender = multiprocessing.Pipe(duplex=False)
         with capture_logs() as logs:
-            run_matcher(ChildContext(self.board, sender), MatcherSetup(self.site.config, "matcher"))
+            run_matcher(ChildContext(self.board, sender), MatcherSetup(self.site.config, "matcher", trace))
         assert not receiver.recv().problem
         receiver.close()
         sender.close()
@@ -108,7 +109,10 @@ def test_a_bus_that_fails_between_two_batches_is_read_on(
         return polls(self, timeout_s=timeout_s, limit=min(limit, 4))
 
     monkeypatch.setattr(OutboxConsumer, "poll", poll_with_trouble)
-    matcher.run()
+    trace = tmp_path / "commits.csv"
+    matcher.run(trace=trace)
 
     assert matcher.row.count(Field.BEGUN_ANEW) == 2
+    noted = [line.partition(",")[0] for line in trace.read_text().splitlines()]
+    assert noted == [message.sighting_id for message in STORY if isinstance(message, Sighting)]
     _assert_all_is_matched(matcher, tmp_path)
