@@ -57,7 +57,7 @@ def hold(
         from storage import holds as book
 
         new = book.hold(session, what, by=person(by), at=datetime.now(UTC), note=note)
-        sys.stdout.write(f"{len(new)} tracklets held; release {what} lets go of them\n")
+    sys.stdout.write(f"{len(new)} tracklets held; release {what} lets go of them\n")
 
 
 def release(what: Held, database: DatabaseUrl, by: Person = None) -> None:
@@ -68,7 +68,8 @@ def release(what: Held, database: DatabaseUrl, by: Person = None) -> None:
     with writing(database, "release", by, what) as session:
         from storage import holds as book
 
-        sys.stdout.write(f"{len(book.release(session, what))} tracklets released\n")
+        released = book.release(session, what)
+    sys.stdout.write(f"{len(released)} tracklets released\n")
 
 
 def holds(database: DatabaseUrl, by: Person = None, output: OutputFormat = Format.TABLE) -> None:

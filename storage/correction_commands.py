@@ -55,7 +55,8 @@ def merge(
     with writing(database, "merge", by, keep, other=other, note=note) as session:
         from storage import corrections
 
-        _tell(corrections.merge(session, keep, other, by=person(by), at=datetime.now(UTC), note=note))
+        made = corrections.merge(session, keep, other, by=person(by), at=datetime.now(UTC), note=note)
+    _tell(made)
 
 
 def split(tracklets: Tracklets, database: DatabaseUrl, by: Person = None, note: Note = "") -> None:
@@ -68,7 +69,8 @@ def split(tracklets: Tracklets, database: DatabaseUrl, by: Person = None, note: 
     with writing(database, "split", by, tracklets[0], tracklets=tracklets, note=note) as session:
         from storage import corrections
 
-        _tell(corrections.split(session, tracklets, by=person(by), at=datetime.now(UTC), note=note))
+        made = corrections.split(session, tracklets, by=person(by), at=datetime.now(UTC), note=note)
+    _tell(made)
 
 
 def move(
@@ -87,7 +89,8 @@ def move(
     with writing(database, "move", by, tracklets[0], tracklets=tracklets, to=to, note=note) as session:
         from storage import corrections
 
-        _tell(corrections.move(session, tracklets, to, by=person(by), at=datetime.now(UTC), note=note))
+        made = corrections.move(session, tracklets, to, by=person(by), at=datetime.now(UTC), note=note)
+    _tell(made)
 
 
 def undo(
@@ -107,7 +110,8 @@ def undo(
     with writing(database, "undo", by, correction=correction, note=note) as session:
         from storage import corrections
 
-        _tell(corrections.undo(session, correction, by=person(by), at=datetime.now(UTC), note=note))
+        made = corrections.undo(session, correction, by=person(by), at=datetime.now(UTC), note=note)
+    _tell(made)
 
 
 def corrections(
