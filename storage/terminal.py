@@ -67,15 +67,22 @@ def reading(url: str, action: str, by: str | None, subject: str = "", **details:
 def writing(url: str, action: str, by: str | None, subject: str = "", **details: object) -> Iterator[Session]:
     """As `reading`, in a transaction: it is committed at the end, the note too, unless something can't be done.
 
-    Nobody else decides until then.
+    Nobody else decides until then. Why something can't be done is an answer as well: it is noted by itself, as a
+    question (`forget?`), since no deed is to be read out of it.
     """
     from storage.statements import hold_decisions
 
-    with _found(url) as database, database.transaction() as session:
-        # Before the note, so that notes of deeds are numbered in the order in which others see them.
-        hold_decisions(session)
-        _note(session, action, by, subject, details)
-        yield session
+    with _found(url) as database:
+        try:
+            with database.transaction() as session:
+                # Before the note, so that notes of deeds are numbered in the order in which others see them.
+                hold_decisions(session)
+                _note(session, action, by, subject, details)
+                yield session
+        except StorageError:
+            with database.transaction() as session:
+                _note(session, f"{action}?", by, subject, details)
+            raise
 
 
 @contextmanager

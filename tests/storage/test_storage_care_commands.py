@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from storage.__main__ import app
@@ -160,6 +161,39 @@ def test_filters_are_noted(site: str) -> None:
 def test_a_question_of_what_is_not_known_is_noted_as_it_was_put(site: str) -> None:
     _refused(site, "trajectory", "v7")
     assert _noted(site)[0].subject == "v7"
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("forget", ["v3", "--crops-dir", "crops", "--yes"]),
+        ("release", ["v3"]),
+        ("merge", ["v3", "nobody"]),
+        ("move", ["gate/s1/4", "--to", "nobody"]),
+    ],
+)
+def test_what_is_refused_is_noted_as_a_question(site: str, command: str, arguments: list[str]) -> None:
+    _refused(site, command, *arguments)
+    noted = [
+        (one["action"], one["person"]) for one in _asked(site, "audit", "--vehicle", "v3") if one["action"] != "audit"
+    ]
+    assert noted == [(f"{command}?", "anna")]
+
+
+@pytest.mark.parametrize("command", ["hold", "release", "merge", "split", "move", "undo", "forget"])
+def test_a_deed_is_told_once_it_is_stored(site: str, command: str) -> None:
+    for first in FIRST.get(command, []):
+        _done(site, *first)
+
+    def lose(_session: Session) -> None:
+        raise StorageError("lost while it was committed")
+
+    event.listen(Session, "before_commit", lose)
+    try:
+        told = _refused(site, command, *ASKED[command][0])
+    finally:
+        event.remove(Session, "before_commit", lose)
+    assert told == "lost while it was committed"
 
 
 def test_a_program_notes_for_itself(database: Database) -> None:
