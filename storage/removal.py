@@ -30,7 +30,7 @@ from storage.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from sqlalchemy import CursorResult, Delete
+    from sqlalchemy import CursorResult, Delete, Select
     from sqlalchemy.orm import Session
 
     from storage.crop_store import CropStore
@@ -110,8 +110,8 @@ def remove_pictures(crops: CropStore, paths: Iterable[str]) -> Pictures:
     return Pictures(removed, stuck)
 
 
-def pictures_of(session: Session, tracklet_ids: Collection[str]) -> list[tuple[str, str]]:
-    """Of each picture of these tracklets, crops and contexts, whose it is and where it lies."""
+def pictures_of(session: Session, tracklet_ids: Collection[str] | Select[tuple[str]]) -> list[tuple[str, str]]:
+    """Of each picture of these tracklets (or of those asked for), crops and contexts, whose it is and where it lies."""
     crop = select(EmbeddingRow.tracklet_id, EmbeddingRow.crop_image).where(
         EmbeddingRow.tracklet_id.in_(tracklet_ids), EmbeddingRow.crop_image.is_not(None)
     )
@@ -136,10 +136,10 @@ def remove_tracklets(session: Session, tracklet_ids: Collection[str]) -> Removed
     has_correction = AssignmentRow.correction_id.is_not(None)
     touched = set(session.scalars(select(AssignmentRow.correction_id).where(own, has_correction)))
     _keep_numbers(session, AssignmentRow)
-    embeddings = _count(session, delete(EmbeddingRow).where(EmbeddingRow.tracklet_id.in_(tracklet_ids)))
-    sightings = _count(session, delete(SightingRow).where(SightingRow.tracklet_id.in_(tracklet_ids)))
-    assignments = _count(session, delete(AssignmentRow).where(own))
-    tracklets = _count(session, delete(TrackletRow).where(TrackletRow.tracklet_id.in_(tracklet_ids)))
+    embeddings = count_removed(session, delete(EmbeddingRow).where(EmbeddingRow.tracklet_id.in_(tracklet_ids)))
+    sightings = count_removed(session, delete(SightingRow).where(SightingRow.tracklet_id.in_(tracklet_ids)))
+    assignments = count_removed(session, delete(AssignmentRow).where(own))
+    tracklets = count_removed(session, delete(TrackletRow).where(TrackletRow.tracklet_id.in_(tracklet_ids)))
     gone = _remove_vehicles(session, vehicles)
     Writer(session).refresh_vehicles(vehicles - gone)
     corrections = _remove_corrections(session, {number for number in touched if number is not None})
@@ -188,7 +188,8 @@ def _keep_numbers(session: Session, model: type[Base]) -> None:
     session.execute(insert(ConsumerOffsetRow).values(topic=name, partition=0, next_offset=highest + 1))
 
 
-def _count(session: Session, statement: Delete) -> int:
+def count_removed(session: Session, statement: Delete) -> int:
+    """Removes rows; how many there were."""
     return cast("CursorResult[None]", session.execute(statement, execution_options=_PLAIN)).rowcount
 
 

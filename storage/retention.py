@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Select, delete, func, literal, select, tuple_, update
@@ -25,7 +26,7 @@ from storage.models import (
     TrackletRow,
 )
 from storage.picture_sweep import sweep_pictures
-from storage.removal import Pictures, Removed, pictures_of, remove_pictures, remove_tracklets
+from storage.removal import Pictures, Removed, count_removed, pictures_of, remove_pictures, remove_tracklets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -117,6 +118,8 @@ class Retention:
     def run(self, now: datetime, *, sweep: bool = True) -> Iterator[Removed]:
         """One pass; what it removed, after each transaction. Whoever asks for no more has broken it off.
 
+        What passes by itself, such as a server's restart, is lived through: see `Database.retrying`.
+
         Args:
             now: What ages count from, aware UTC.
             sweep: Also look at every picture file, for those that no row names: by their own age, a day late.
@@ -140,8 +143,8 @@ class Retention:
             yield self._remove_notes(audit)
         if crops is not None and sweep:
             with self._database.snapshot() as session:
-                held = set(session.scalars(select(HoldRow.tracklet_id)))
-                kept = {path for _, path in pictures_of(session, held)}
+                # By a subquery: a statement of PostgreSQL takes 65,535 values, and both halves would name all of them.
+                kept = {path for _, path in pictures_of(session, select(HoldRow.tracklet_id))}
             yield from sweep_pictures(self._crops, crops - SWEEP_MARGIN, kept)
 
     def due(self, session: Session, now: datetime) -> dict[str, int]:
@@ -163,16 +166,12 @@ class Retention:
     def _through(self, old: _Old, remove: _Remover, size: int) -> Iterator[Removed]:
         place: _Place | None = None
         while True:
-            with self._database.transaction() as session:
-                rows = old.page(session, place, size)
-                if not rows:
-                    return
-                statements.hold_decisions(session)
-                # Asked for only now: nobody puts a hold on them any more before this is done.
-                held = _held(session, {row.tracklet_id for row in rows})
-                removed = remove(session, [row for row in rows if row.tracklet_id not in held])
+            removed, place = self._database.retrying(
+                partial(_remove_page, old=old, after=place, size=size, remove=remove)
+            )
+            if place is None:
+                return
             yield removed
-            place = _Place(rows[-1].at, rows[-1].key)
 
     def _clear_crops(self, session: Session, rows: Sequence[Row[Any]]) -> Removed:
         pictures = self._remove_pictures([row.crop_image for row in rows])
@@ -217,10 +216,22 @@ class Retention:
         )
         counts = []
         for model, is_old in old:
-            with self._database.transaction() as session:
-                removed = session.execute(delete(model).where(is_old), execution_options=_PLAIN)
-                counts.append(removed.rowcount)  # type: ignore[attr-defined]  # a DELETE has one
+            counts.append(self._database.retrying(partial(count_removed, statement=delete(model).where(is_old))))
         return Removed(watermarks=counts[0], dead_letters=counts[1], troubles=counts[2], audit=counts[3])
+
+
+def _remove_page(
+    session: Session, *, old: _Old, after: _Place | None, size: int, remove: _Remover
+) -> tuple[Removed, _Place | None]:
+    """What was removed of the next rows, and where the last of them is; None where there are no more."""
+    rows = old.page(session, after, size)
+    if not rows:
+        return Removed(), None
+    statements.hold_decisions(session)
+    # Asked for only now: nobody puts a hold on them any more before this is done.
+    held = _held(session, {row.tracklet_id for row in rows})
+    removed = remove(session, [row for row in rows if row.tracklet_id not in held])
+    return removed, _Place(rows[-1].at, rows[-1].key)
 
 
 def _held(session: Session, tracklet_ids: Collection[str]) -> set[str]:

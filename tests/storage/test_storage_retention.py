@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ from sqlalchemy.exc import IntegrityError
 
 from storage import corrections
 from storage.crop_store import CropStore
-from storage.errors import StorageError
+from storage.database import Database
+from storage.errors import StorageError, TransientStorageError
 from storage.holds import hold, release
 from storage.models import (
     AssignmentRow,
@@ -26,19 +28,18 @@ from storage.models import (
     VehicleRow,
 )
 from storage.records import CameraWatermark
-from storage.removal import Removed
+from storage.removal import Removed, remove_tracklets
 from storage.retention import Limits, Retention
 from storage.trajectories import trajectory, vehicles
 from storage.writer import Writer
 from tests.storage.storage_builders import START, after, assignment, embedding, path, tracklet
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
     from pathlib import Path
 
     from sqlalchemy.orm import Session
-
-    from storage.database import Database
 
 pytest_plugins = ("tests.storage.storage_fixtures",)
 
@@ -314,6 +315,25 @@ def test_a_crash_between_files_and_rows_leaves_nothing_behind(
             _run(site, crops, Limits(tracklets_days=30), now)
     assert len(_files(crops)) < 16
     _run(site, crops, Limits(tracklets_days=30), now)
+    with site.snapshot() as session:
+        assert _count(session, TrackletRow) == 0
+    assert _files(crops) == set()
+
+
+def test_what_passes_by_itself_breaks_no_pass_off(
+    site: Database, crops: CropStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    def fail_once(session: Session, ids: Collection[str]) -> Removed:
+        if not pauses:
+            raise TransientStorageError("the server is being restarted")
+        return remove_tracklets(session, ids)
+
+    monkeypatch.setattr("storage.retention.remove_tracklets", fail_once)
+    with closing(Database(url, sleep=pauses.append)) as database:
+        removed = _run(database, crops, Limits(tracklets_days=30), after(100 * DAY))
+    assert (removed.tracklets, len(pauses)) == (8, 1)
     with site.snapshot() as session:
         assert _count(session, TrackletRow) == 0
     assert _files(crops) == set()
