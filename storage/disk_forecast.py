@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select, text, union_all
+from sqlalchemy import func, select, text
 
 from storage.errors import StorageError
-from storage.models import EmbeddingRow, TrackletRow
+from storage.models import TrackletRow
+from storage.removal import pictures_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 #: Over how long a rate is taken: a week has all kinds of days.
 RATE_DAYS = 7.0
-#: Pictures whose size is looked at.
-_SAMPLED_PICTURES = 1000
+#: Tracklets whose pictures' sizes are looked at, all of them: crops alone would hide the larger contexts.
+_SAMPLED_TRACKLETS = 250
 _DAY_S = 86400.0
 
 
@@ -124,17 +125,10 @@ def _picture_bytes(session: Session, crops: CropStore, now: datetime) -> float:
         select(TrackletRow.tracklet_id)
         .where(TrackletRow.ended_at <= now)
         .order_by(TrackletRow.ended_at.desc())
-        .limit(_SAMPLED_PICTURES // 4)
+        .limit(_SAMPLED_TRACKLETS)
     )
     ids = list(session.scalars(newest))
-    paths = session.scalars(
-        union_all(
-            select(EmbeddingRow.crop_image).where(EmbeddingRow.tracklet_id.in_(ids)),
-            select(TrackletRow.context_image).where(TrackletRow.tracklet_id.in_(ids)),
-        )
-    )
-    sizes = [_size(crops, path) for path in list(paths)[:_SAMPLED_PICTURES] if path is not None]
-    return sum(sizes) / max(1, len(ids))
+    return sum(_size(crops, path) for _, path in pictures_of(session, ids)) / max(1, len(ids))
 
 
 def _size(crops: CropStore, path: str) -> int:

@@ -15,10 +15,11 @@ from storage.__main__ import app
 from storage.audit import AuditEntry, Inquiry, entries, note
 from storage.crop_store import CropStore
 from storage.database import Database
+from storage.disk_forecast import growth
 from storage.errors import StorageError
 from storage.records import MATCHER
 from storage.writer import Writer
-from tests.storage.storage_builders import START, after, assignment, store, tracklet
+from tests.storage.storage_builders import START, after, assignment, embedding, path, store, tracklet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -292,6 +293,15 @@ def test_the_disk_is_told_by_what_was_added(site: str) -> None:
     assert database["bytes_per_day"] > 0
     assert pictures["days_left"] > 0
     assert (database["days_left"] is None) == site.startswith("postgresql")
+
+
+def test_a_tracklet_of_many_crops_hides_no_context_from_the_disk(database: Database, tmp_path: Path) -> None:
+    crops, of = CropStore(tmp_path), tracklet(context_image="context.jpg")
+    crops.save("context.jpg", b"large picture")
+    seen = [embedding(of, modality=f"band{number}", crop_image=f"{number}.jpg") for number in range(1001)]
+    with database.transaction() as session:
+        Writer(session).store_sighting(of, path(of, frames=[1]), seen)
+        assert growth(session, crops, after(60)).picture_bytes_per_tracklet == len(b"large picture")
 
 
 @pytest.mark.parametrize("command", ["hold", "release", "holds", "forget", "audit", "retain", "disk"])
