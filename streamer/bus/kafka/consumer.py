@@ -61,17 +61,25 @@ class KafkaSightingConsumer:
     def poll(self, *, timeout_s: float, limit: int) -> Sequence[Record]:
         """See `streamer.bus.Consumer`; while Kafka is away, returns none and says so once.
 
+        Whatever it fails with, the next call begins at the database's offsets again.
+
         Raises:
             BusError: Kafka answers, and refuses.
         """
         deadline = self._monotonic() + timeout_s
         if self._consumer is None and not self._connect():
             return []
+        is_read = False
         try:
             while not (records := self._poll_slice(deadline, limit)) and self._monotonic() < deadline:
                 pass
+            is_read = True
         except KafkaError as error:
             raise bus_error(self._config, f"topic {self._config.topic} can't be read", error) from error
+        finally:
+            if not is_read:
+                # What was fetched is gone, and a partition that was to be sought would stay paused for good.
+                self.rewind()
         return records
 
     def commit(self, next_offsets: dict[tuple[str, int], int]) -> None:
