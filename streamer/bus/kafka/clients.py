@@ -18,6 +18,9 @@ _BATCH_BYTES = 1 << 20
 _LINGER_S = 1.0
 #: How long a client's threads are waited for, twice at most, when it is let go of.
 CLOSE_TIMEOUT_S = 2.0
+#: A member that does not poll for so long leaves the group, and whoever joins waits so long for the others. The library
+#: waits 5 s more for the group's answer, which a broker that vanished never gives: its own 300 s are an outage.
+MAX_POLL_INTERVAL_S = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -57,6 +60,7 @@ def connect_consumer(config: KafkaConfig) -> Any:  # noqa: ANN401 - the library 
         "auto_offset_reset": "earliest",
         "session_timeout_ms": int(config.session_timeout_s * 1000),
         "heartbeat_interval_ms": int(config.session_timeout_s * 1000 / 3),
+        "max_poll_interval_ms": int(max(MAX_POLL_INTERVAL_S, config.session_timeout_s) * 1000),
         "metrics_enabled": False,
     }
     return open_client(KafkaConsumer, config, connection_settings(config) | settings)
