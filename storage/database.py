@@ -251,5 +251,12 @@ def _file_lock(engine: Engine) -> Iterator[None]:
         return
     from filelock import FileLock
 
-    with FileLock(f"{engine.url.database}.lock", timeout=MIGRATION_TIMEOUT_S):
+    lock = FileLock(f"{engine.url.database}.lock", timeout=MIGRATION_TIMEOUT_S)
+    try:
+        held = lock.acquire()
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{lock.lock_file}: {error.strerror or error}") from error
+    with held:
         yield

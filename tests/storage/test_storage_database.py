@@ -264,3 +264,9 @@ def test_a_locked_database_is_one_clear_error(sqlite_url: str) -> None:
         with pytest.raises(StorageError, match="database is locked"):
             write_without_patience()
     database.close()
+
+
+def test_a_lock_that_can_not_be_made_is_told_in_one_line(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "test.db.lock").mkdir()
+    with pytest.raises(StorageError, match=r"test\.db\.lock: "):
+        Database.open(sqlite_url)
