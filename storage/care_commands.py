@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +17,7 @@ from storage.terminal import (
     OutputFormat,
     Person,
     crop_store,
+    database_folder,
     moment,
     opened,
     person,
@@ -27,6 +27,7 @@ from storage.terminal import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from storage.disk_forecast import Growth
     from storage.forget import Belongings
@@ -119,7 +120,8 @@ def forget(
 def audit(
     database: DatabaseUrl,
     vehicle: Annotated[
-        str | None, typer.Option(help="Only what named this vehicle or its tracklets, forgotten ones too.")
+        str | None,
+        typer.Option(help="Only what named this vehicle, forgotten or not, or a tracklet that is its own by now."),
     ] = None,
     of_person: Annotated[str | None, typer.Option("--person", metavar="NAME", help="Only what NAME asked.")] = None,
     start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Only from this time on.")] = None,
@@ -195,7 +197,7 @@ def disk(
         is_past = (now - newest).days >= RATE_DAYS
         found = growth(session, crops, newest if is_past else now)
         title = f"{found.tracklets_per_day:.0f} tracklets a day, over {found.days:.1f} days"
-        show(Report(_DISK_COLUMNS, _disk_rows(found, crops.root, _database_folder(database)), title), output)
+        show(Report(_DISK_COLUMNS, _disk_rows(found, crops.root, database_folder(database)), title), output)
 
 
 COMMANDS = (hold, release, holds, forget, audit, retain, disk)
@@ -230,11 +232,6 @@ def _all(passes: Iterator[Removed], due: int) -> Removed:
             total += removed
             bar.update(task, advance=removed.pictures + removed.missing + removed.embeddings + removed.tracklets)
     return total
-
-
-def _database_folder(url: str) -> Path | None:
-    """Where a SQLite file lies; None of a server, whose disk can't be asked from here."""
-    return Path(url.removeprefix("sqlite:///").partition("?")[0]).parent if url.startswith("sqlite:///") else None
 
 
 def _disk_rows(growth: Growth, crops: Path, database: Path | None) -> list[tuple[Value, ...]]:

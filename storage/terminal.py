@@ -116,13 +116,19 @@ def crop_store(command: str, url: str, crops_dir: Path | None) -> CropStore:
     """
     from storage.crop_store import CropStore
 
-    if crops_dir is None and url.startswith("sqlite:///"):
-        crops_dir = Path(url.removeprefix("sqlite:///").partition("?")[0]).parent / "crops"
+    folder = database_folder(url)
+    if crops_dir is None and folder is not None:
+        crops_dir = folder / "crops"
     if crops_dir is None:
         raise StorageError(f"{command}: --crops-dir is wanted: the crops don't lie beside this database")
     if not crops_dir.is_dir():
         raise StorageError(f"{command}: --crops-dir: {crops_dir} is no folder")
     return CropStore(crops_dir)
+
+
+def database_folder(url: str) -> Path | None:
+    """Where a SQLite file lies; None of a server, whose disk can't be asked from here."""
+    return Path(url.removeprefix("sqlite:///").partition("?")[0]).parent if url.startswith("sqlite:///") else None
 
 
 def moment(option: str, text: str | None) -> datetime | None:
