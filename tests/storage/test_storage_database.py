@@ -270,3 +270,11 @@ def test_a_lock_that_can_not_be_made_is_told_in_one_line(sqlite_url: str, tmp_pa
     (tmp_path / "test.db.lock").mkdir()
     with pytest.raises(StorageError, match=r"test\.db\.lock: "):
         Database.open(sqlite_url)
+
+
+def test_what_is_committed_to_a_file_outlasts_a_power_cut(sqlite_url: str) -> None:
+    # The outbox, which lets go of what is committed here, syncs each transaction: this file must do no less.
+    database = Database.open(sqlite_url)
+    with database.snapshot() as session:
+        assert session.execute(text("PRAGMA synchronous")).scalar_one() == 2
+    database.close()
