@@ -71,18 +71,19 @@ class SiteWatch:
         after = {camera.id: camera_entry(new.site, camera.id) for camera in new.site.cameras}
         leaving = frozenset(name for name, entry in before.items() if after.get(name) != entry)
         joining = [new.site.camera(name) for name in new.cameras if before.get(name) != after[name]]
-        lanes = tuple(self._make_lane(camera, new.site) for camera in joining if self._can_detect(camera))
+        lanes = tuple(lane for camera in joining if (lane := self._lane_of(camera, new.site)) is not None)
         self._worker.change(LaneChange(new.site, leaving, lanes, file_rows(new.site, self._board)))
 
-    def _can_detect(self, camera: CameraConfig) -> bool:
+    def _lane_of(self, camera: CameraConfig, site: SiteConfig) -> Lane | None:
+        """None where a camera lacks what it needs: the others, and the next editions, are taken up all the same."""
         try:
             self._detector.learn([camera])
+            return self._make_lane(camera, site)
         except StartError as error:
             row = self._board.camera(camera.id)
             row.state, row.note = RowState.FAILED, str(error)
             _log.error("camera can't be taken up", camera=camera.id, reason=str(error))
-            return False
-        return True
+            return None
 
 
 def file_rows(site: SiteConfig, board: Board) -> tuple[Row, ...]:

@@ -7,16 +7,20 @@ import signal
 import socket
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
 
+from streamer.children import StartError
 from streamer.config import CameraConfig, ConfigError, SiteConfig
 from streamer.counters import Board, RowState
+from streamer.lanes import Lane
 from streamer.pid_file import PidFile, ask_to_reload, running
 from streamer.reloading import Reloader, compare
 from streamer.setups import read_news
 from streamer.site_plan import Role, SitePlan
+from streamer.site_watch import SiteWatch
 from tests.streamer.site_files import streamer, write_site
 
 
@@ -77,6 +81,32 @@ def test_workers_are_told_once_the_news_lie_there(tmp_path: Path, monkeypatch: p
     assert run.board.edition == 1
     assert run.board.camera("c").state is RowState.STARTING
     assert [camera.id for camera in run.plan.site.cameras] == ["a", "c"]
+
+
+def test_a_camera_that_lacks_something_keeps_no_other_from_being_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.preflight._missing_weights", lambda _: ())
+    running = Running(tmp_path, site_of("cam1"))
+    setup = running.plan.camera_setup("cameras-0", running.board, tmp_path, None)
+    worker, lane = Mock(), Mock(spec=Lane)
+    taken_up = threading.Event()
+    worker.change.side_effect = lambda _: taken_up.set()
+
+    def make_lane(camera: CameraConfig, _: SiteConfig) -> Lane:
+        if camera.id == "cam2":
+            raise StartError("references/cam2.png: no picture")
+        return lane
+
+    watch = SiteWatch(setup, running.board, Mock(), make_lane, worker)
+    watch.start()
+    running.reloader.take_up(lambda: site_of("cam1", "cam2", "cam3"))
+    assert taken_up.wait(10)
+    watch.stop()
+
+    assert worker.change.call_args.args[0].joining == (lane,)
+    row = running.board.camera("cam2")
+    assert (row.state, row.note) == (RowState.FAILED, "references/cam2.png: no picture")
 
 
 @pytest.mark.parametrize("fault", ["unreadable", "missing file", "too many"])
