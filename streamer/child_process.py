@@ -29,6 +29,9 @@ _log = structlog.get_logger(__name__)
 FIRST_RESTART_S, LAST_RESTART_S, HELD_OUT_S = 0.5, 30.0, 60.0
 #: How long a child that was told to end at once may take.
 TERMINATE_S = 5.0
+#: How long a child that is to be renewed may take to end in order: a matcher stores its batch and leaves its group, so
+#: that the next one needn't wait out a session's time-out for its partitions.
+RENEW_S = 10.0
 #: A worker that has not got on with its work for so long is killed, and started again. Longer than any of its waits:
 #: the longest are for a database's lock, and for crops of an embedder that is away.
 HUNG_S = 120.0
@@ -85,7 +88,8 @@ class Child:
         self._process: SpawnProcess | None = None
         self._report: Connection | None = None
         self._started_s = self._next_start_s = 0.0
-        self._is_renewed = False
+        #: When a child that is to be renewed has taken too long to end by itself; None: it is to stay.
+        self._renewed_by_s: float | None = None
 
     @property
     def process(self) -> SpawnProcess | None:
@@ -117,15 +121,20 @@ class Child:
                 self.start()
         elif self._process.exitcode is not None:
             self._bury(self._process.exitcode)
+        elif self._renewed_by_s is not None and self._monotonic() > self._renewed_by_s:
+            _log.warning("worker takes no new site, ending it", worker=self.stage, after_s=RENEW_S)
+            self._process.kill()
         elif self.has_started and self._is_hung():
             _log.warning("worker hangs, ending it", worker=self.stage, after_s=HUNG_S)
             self._process.kill()
 
     def renew(self) -> None:
-        """Ends the process, to be started again with a new setup: no death, and no wait."""
+        """Expects the process to end by itself, and starts it again with a new setup: no death, and no wait.
+
+        It sees on the board that there is a new edition; after `RENEW_S` it is killed.
+        """
         if self._process is not None:
-            self._is_renewed = True
-            self._process.terminate()
+            self._renewed_by_s = self._monotonic() + RENEW_S
 
     def revive(self) -> None:
         """Has a child that was done start again: there is more to do."""
@@ -163,8 +172,8 @@ class Child:
 
     def _bury(self, exit_code: int) -> None:
         self._process = None
-        if self._is_renewed:
-            self._is_renewed, self._next_start_s = False, 0.0
+        if self._renewed_by_s is not None:
+            self._renewed_by_s, self._next_start_s = None, 0.0
             return
         if exit_code == 0:
             self.is_done = True

@@ -47,7 +47,7 @@ _LAG_PERIOD_S = 1.0
 
 
 def run_matcher(context: ChildContext, setup: MatcherSetup) -> None:
-    """Matches until told to stop at once, or until told to drain and nothing waits any more.
+    """Matches until told to stop at once, or told to drain and nothing waits any more, or the site has changed.
 
     A trouble of the database or the bus is lived through: what is known in memory is thrown away, and after a pause,
     longer each time, the matcher begins anew from the database. Nothing is lost by it: what the database doesn't hold
@@ -88,6 +88,7 @@ class _Trouble:
 class _MatcherProcess:
     def __init__(self, context: ChildContext, setup: MatcherSetup) -> None:
         self._context, self._site, self._trace = context, setup.site, setup.trace
+        self._edition = setup.edition
         self._row = context.board.stage(setup.stage)
         self._base = _counted(self._row)
         self._trouble = _Trouble()
@@ -96,7 +97,7 @@ class _MatcherProcess:
 
     def run(self) -> None:
         is_over = False
-        while not is_over and not self._context.is_told(Order.STOP_ALL):
+        while not is_over and not self._must_end:
             try:
                 self._live()
                 is_over = True
@@ -105,7 +106,7 @@ class _MatcherProcess:
             except CalibrationError as error:
                 raise StartError(str(error)) from error
         if self._publisher is not None:
-            self._publisher.stop(timeout_s=0.0 if self._context.is_told(Order.STOP_ALL) else TELL_TIMEOUT_S)
+            self._publisher.stop(timeout_s=0.0 if self._must_end else TELL_TIMEOUT_S)
         self._row.state = RowState.STOPPED
 
     def _live(self) -> None:
@@ -137,13 +138,18 @@ class _MatcherProcess:
         self._row.state = RowState.RECONNECTING
         self._row.add(Field.BEGUN_ANEW)
         self._report_troubles()
-        while not self._context.is_told(Order.STOP_ALL):
+        while not self._must_end:
             # Told to end, it must come to know soon whether it can.
             left_s = began_s + (min(pause_s, FIRST_RETRY_S) if self._is_draining else pause_s) - time.monotonic()
             if left_s <= 0:
                 return
             time.sleep(min(left_s, POLL_S))
             self._row[Field.ALIVE_S] = time.monotonic()
+
+    @property
+    def _must_end(self) -> bool:
+        """Told to end at once; or the site has changed, and the next matcher begins with its new edition."""
+        return self._context.is_told(Order.STOP_ALL) or self._context.board.edition > self._edition
 
     @property
     def _is_draining(self) -> bool:
@@ -156,7 +162,7 @@ class _MatcherProcess:
         quiet_s = 0.0 if self._site.bus == "memory" else self._site.bus.session_timeout_s
         busy_s = time.monotonic()
         looked_s = busy_s - _LAG_PERIOD_S
-        while not self._context.is_told(Order.STOP_ALL):
+        while not self._must_end:
             began = time.process_time()
             handled = matcher.step(timeout_s=POLL_S)
             now_s = time.monotonic()

@@ -60,11 +60,13 @@ class MatcherSetup:
         site: The site.
         stage: Its row on the board.
         trace: Where to note when sightings were committed, for measuring; None: nowhere.
+        edition: Of the site; a matcher ends once the board tells of a newer one, to be started with that.
     """
 
     site: SiteConfig
     stage: str
     trace: Path | None = None
+    edition: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,11 @@ class SitePlan:
             forward = ForwarderSetup(site, FORWARDER)
             specs.append(ChildSpec(FORWARDER, "streamer.forwarder_process:run_forwarder", lambda: forward))
         if MATCHER in stages:
-            specs.append(ChildSpec(MATCHER, "streamer.matcher_process:run_matcher", lambda: self._matcher_setup(trace)))
+
+            def make_setup() -> MatcherSetup:
+                return self._matcher_setup(board, trace)
+
+            specs.append(ChildSpec(MATCHER, "streamer.matcher_process:run_matcher", make_setup))
         return specs
 
     def camera_setup(self, stage: str, board: Board, folder: Path, trace: Path | None) -> CameraSetup:
@@ -107,10 +111,10 @@ class SitePlan:
             trace and trace / f"{stage}.csv",
         )
 
-    def _matcher_setup(self, trace: Path | None) -> MatcherSetup:
+    def _matcher_setup(self, board: Board, trace: Path | None) -> MatcherSetup:
         # The last words of cameras that have left are still on their way, and a matcher puts aside those of strangers.
         site = self.site.model_copy(update={"cameras": (*self.site.cameras, *self._left)})
-        return MatcherSetup(site, MATCHER, trace and trace / "commits.csv")
+        return MatcherSetup(site, MATCHER, trace and trace / "commits.csv", board.edition)
 
     def _camera_spec(self, stage: str, board: Board, folder: Path, trace: Path | None) -> ChildSpec:
         def make_setup() -> CameraSetup | None:

@@ -276,7 +276,7 @@ class Supervisor:
             self._status.adopt(change.site)
         for child in self._children:
             if child.stage == MATCHER:
-                # It begins with the new cameras where the database says that it is: a second, and nothing is lost.
+                # It ends in order, and begins with the new cameras where the database says that it is.
                 child.renew()
 
     def _revive(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from streamer.child_process import FIRST_RESTART_S, HELD_OUT_S, HUNG_S, Child, ChildSpec
+from streamer.child_process import FIRST_RESTART_S, HELD_OUT_S, HUNG_S, RENEW_S, Child, ChildSpec
 from streamer.children import CANNOT_START, ChildContext, StartError
 from streamer.config import EmbedderConfig
 from streamer.counters import Board, Field, Order
@@ -23,6 +23,14 @@ def work(context: ChildContext, _: WorkerSetup) -> None:
     """A worker that starts, and ends when it is told."""
     context.say_started()
     while not context.is_told(Order.STOP_ALL):
+        threading.Event().wait(0.02)
+
+
+def follow(context: ChildContext, _: WorkerSetup) -> None:
+    """A worker that ends when its site changes."""
+    edition = context.board.edition
+    context.say_started()
+    while context.board.edition == edition:
         threading.Event().wait(0.02)
 
 
@@ -140,6 +148,24 @@ def test_a_child_that_hangs_is_killed(board: Board, clock: Clock, start: Start) 
 
     clock.now_s += 2
     wait_for(lambda: child.deaths == 1, child)
+
+
+@pytest.mark.parametrize(("target", "waits_s"), [("follow", 0.0), ("work", RENEW_S + 1)])
+def test_a_child_is_renewed_once_it_has_ended_or_was_given_its_time(
+    board: Board, clock: Clock, start: Start, target: str, waits_s: float
+) -> None:
+    child = start(target)
+    wait_for(lambda: child.has_started, child)
+    first = child.process
+    board.edition += 1
+    child.renew()
+    clock.now_s += waits_s
+    wait_for(lambda: child.process not in (first, None), child, restart=True)
+
+    assert first is not None
+    # A worker that hears of the change is not cut off in its work.
+    assert first.exitcode == (0 if target == "follow" else -signal.SIGKILL)
+    assert (child.deaths, board.stage(STAGE).count(Field.RESTARTS), child.is_done) == (0, 0, False)
 
 
 def test_ctrl_c_leaves_a_child_alone(board: Board, start: Start) -> None:

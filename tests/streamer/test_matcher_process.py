@@ -45,11 +45,11 @@ class Matcher:
     def row(self) -> Row:
         return self.board.stage("matcher")
 
-    def run(self, *, trace: Path | None = None) -> list[str]:
+    def run(self, *, trace: Path | None = None, edition: int = 0) -> list[str]:
         """Runs to its end; returns the events of its log."""
         receiver, sender = multiprocessing.Pipe(duplex=False)
         with capture_logs() as logs:
-            run_matcher(ChildContext(self.board, sender), MatcherSetup(self.site.config, "matcher", trace))
+            run_matcher(ChildContext(self.board, sender), MatcherSetup(self.site.config, "matcher", trace, edition))
         assert not receiver.recv().problem
         receiver.close()
         sender.close()
@@ -115,4 +115,28 @@ def test_a_bus_that_fails_between_two_batches_is_read_on(
     assert matcher.row.count(Field.BEGUN_ANEW) == 2
     noted = [line.partition(",")[0] for line in trace.read_text().splitlines()]
     assert noted == [message.sighting_id for message in STORY if isinstance(message, Sighting)]
+    _assert_all_is_matched(matcher, tmp_path)
+
+
+def test_a_matcher_of_an_older_edition_ends_and_the_next_one_reads_on(
+    matcher: Matcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polls, closes, closed = OutboxConsumer.poll, OutboxConsumer.close, []
+
+    def poll_and_change_the_site(self: OutboxConsumer, *, timeout_s: float, limit: int) -> Sequence[Record]:
+        matcher.board.edition = 1
+        return polls(self, timeout_s=timeout_s, limit=min(limit, 4))
+
+    def close(self: OutboxConsumer) -> None:
+        closed.append(matcher.row.count(Field.HANDLED))
+        closes(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutboxConsumer, "poll", poll_and_change_the_site)
+        patch.setattr(OutboxConsumer, "close", close)
+        matcher.run()
+    # It stored what it had read, and let go of the bus: with Kafka others get its partitions at once.
+    assert closed == [4]
+
+    matcher.run(edition=1)
     _assert_all_is_matched(matcher, tmp_path)
