@@ -241,7 +241,8 @@ class StatusWriter:
     def write(self) -> None:
         """Writes the rows once; a failure is counted."""
         now, rates = datetime.now(UTC), self._rates.update()
-        cameras = (*self._site.cameras, *self._left.values())
+        # By id: a reload may come between the two, and no database takes one row twice in a statement.
+        cameras = tuple((self._left | {camera.id: camera for camera in self._site.cameras}).values())
         for camera in cameras:
             self._troubles.look(camera.id, self._board.camera(camera.id))
         try:
