@@ -114,8 +114,10 @@ def newest_event(session: Session) -> datetime | None:
 
 def _database_bytes(session: Session) -> int:
     if session.get_bind().dialect.name == "sqlite":
-        pages, size = (session.execute(text(f"PRAGMA {name}")).scalar_one() for name in ("page_count", "page_size"))
-        return int(pages) * int(size)
+        # Pages that retention has emptied are filled first: the file doesn't grow by them.
+        names = ("page_count", "freelist_count", "page_size")
+        pages, empty, size = (int(session.execute(text(f"PRAGMA {name}")).scalar_one()) for name in names)
+        return (pages - empty) * size
     return int(session.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from storage import corrections
 from storage.crop_store import CropStore
 from storage.database import Database
+from storage.disk_forecast import growth
 from storage.errors import StorageError, TransientStorageError
 from storage.holds import hold, release
 from storage.models import (
@@ -371,3 +372,29 @@ def test_what_is_due_is_counted_beforehand(site: Database, crops: CropStore) -> 
     with site.snapshot() as session:
         due = retention.due(session, now)
     assert due == {"crops": 5, "context pictures": 5, "embeddings": 3, "tracklets": 1}
+
+
+def test_of_what_is_removed_a_file_keeps_no_bytes(sqlite_url: str, tmp_path: Path) -> None:
+    with closing(Database.open(sqlite_url)) as database:
+        with database.transaction() as session:
+            for number in range(200):
+                of = tracklet("somewhere", number, end_reason="left")
+                Writer(session).store_sighting(of, path(of, frames=range(100)), [embedding(of)])
+        with database.transaction() as session:
+            remove_tracklets(session, {f"somewhere/s1/{number}" for number in range(200)})
+    assert b"somewhere" not in (tmp_path / "test.db").read_bytes()
+
+
+def test_pages_that_were_emptied_are_no_growth(sqlite_url: str) -> None:
+    per_tracklet = []
+    with closing(Database.open(sqlite_url)) as database:
+        for removed in (0, 900):
+            with database.transaction() as session:
+                for number in range(1000):
+                    of = tracklet(number=number, end_reason="left")
+                    Writer(session).store_sighting(of, path(of, frames=range(100)), [])
+                remove_tracklets(session, {f"gate/s1/{number}" for number in range(removed)})
+            with database.snapshot() as session:
+                per_tracklet.append(growth(session, None, after(60)).database_bytes_per_tracklet)
+    # A tenth of the tracklets is left: the whole file would make ten times as much of each; tables have a least size.
+    assert per_tracklet[1] < 5 * per_tracklet[0]
