@@ -190,12 +190,10 @@ def disk(
     Example: disk --database sqlite:///demo.db
     """
     with reading(database, "disk", by) as session:
-        from storage.disk_forecast import RATE_DAYS, growth, newest_event
+        from storage.disk_forecast import recent_growth
 
-        crops, now = crop_store("disk", database, crops_dir), datetime.now(UTC)
-        newest = newest_event(session) or now
-        is_past = (now - newest).days >= RATE_DAYS
-        found = growth(session, crops, newest if is_past else now)
+        crops = crop_store("disk", database, crops_dir)
+        found = recent_growth(session, crops, datetime.now(UTC))
         title = f"{found.tracklets_per_day:.0f} tracklets a day, over {found.days:.1f} days"
         show(Report(_DISK_COLUMNS, _disk_rows(found, crops.root, database_folder(database)), title), output)
 

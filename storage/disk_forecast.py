@@ -107,7 +107,19 @@ def growth(session: Session, crops: CropStore | None, now: datetime) -> Growth:
     return Growth(days, count / days, _database_bytes(session) / total, pictures)
 
 
-def newest_event(session: Session) -> datetime | None:
+def recent_growth(session: Session, crops: CropStore | None, now: datetime) -> Growth:
+    """What the site has added of late; of a site whose newest event is older than the rate's days, what it added then.
+
+    Args:
+        session: To read from.
+        crops: Where the pictures lie; None: they are not counted.
+        now: The clock.
+    """
+    newest = _newest_event(session) or now
+    return growth(session, crops, newest if (now - newest).days >= RATE_DAYS else now)
+
+
+def _newest_event(session: Session) -> datetime | None:
     """When the newest tracklet was last seen."""
     return session.execute(select(func.max(TrackletRow.ended_at, type_=TrackletRow.ended_at.type))).scalar_one()
 

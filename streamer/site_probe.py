@@ -11,7 +11,7 @@ from rich.table import Table
 
 from storage.crop_store import CropStore
 from storage.database import Database
-from storage.disk_forecast import growth
+from storage.disk_forecast import recent_growth
 from storage.errors import StorageError
 from streamer.disk_outlook import disk_outlooks
 from streamer.probe import EXIT_FAILED, probe
@@ -79,7 +79,7 @@ def _bytes_per_day(site: SiteConfig) -> tuple[dict[str, float], str]:
         return {}, "the site has not run yet, so what it adds is not known"
     try:
         with database.snapshot() as session:
-            found = growth(session, CropStore(site.crops_dir), datetime.now(UTC))
+            found = recent_growth(session, CropStore(site.crops_dir), datetime.now(UTC))
     except StorageError as error:
         return {}, str(error)
     finally:
