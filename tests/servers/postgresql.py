@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,18 +97,23 @@ class PostgreSQL:
     def frozen(self) -> Iterator[None]:
         """Inside, the server answers nobody, though the kernel still takes what is sent to it."""
         stopped = self._processes()
-        for process in stopped:
-            os.kill(process, signal.SIGSTOP)
+        _send(stopped, signal.SIGSTOP)
         try:
             yield
         finally:
-            for process in stopped:
-                os.kill(process, signal.SIGCONT)
+            _send(stopped, signal.SIGCONT)
 
     def _processes(self) -> list[int]:
         postmaster = int((self.data / "postmaster.pid").read_text(encoding="utf-8").split()[0])
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text(encoding="utf-8").split()
         return [postmaster, *map(int, children)]
+
+
+def _send(processes: list[int], number: signal.Signals) -> None:
+    for process in processes:
+        # A connection's process may have been about to end; the server buries it once it goes on.
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 @contextmanager
