@@ -9,20 +9,16 @@ an `event_id` that it has seen. Corrections that people make come this way too, 
 from __future__ import annotations
 
 import io
-import json
-import struct
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import fastavro
-from fastavro.read import SchemaResolutionError
 
 from storage.errors import OffsetConflictError, StorageError
 from storage.matcher_state import DecisionEvent, load_assignments_after
 from storage.writer import Writer
+from streamer.avro_schemas import UNREADABLE, parsed_schema
 from streamer.bus import BusError
 from streamer.bus.carrier import Carrier
 
@@ -39,17 +35,6 @@ LOOK_AGAIN_S = 0.5
 _PARTITION = 0
 #: The schema that wrote each version.
 _SCHEMA_FILES = {SCHEMA_VERSION: "identity.avsc"}
-_UNREADABLE = (
-    EOFError,
-    ValueError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    SchemaResolutionError,
-)
 
 
 class IdentityError(Exception):
@@ -115,7 +100,7 @@ def decode(payload: bytes) -> Identity:
         record: Any = fastavro.schemaless_reader(io.BytesIO(payload[1:]), _schema(version), reader)
         del record["schema_version"]
         return Identity(**record)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise IdentityError(f"identity: not a record of version {version}: {type(error).__name__}") from error
 
 
@@ -192,10 +177,8 @@ class IdentityPublisher(Carrier):
         self._relay.close()
 
 
-@cache
 def _schema(version: int) -> Any:  # noqa: ANN401 - fastavro's parsed form
-    text = files("streamer").joinpath(_SCHEMA_FILES[version]).read_text(encoding="utf-8")
-    return fastavro.parse_schema(json.loads(text))
+    return parsed_schema(_SCHEMA_FILES[version])
 
 
 def _identity(event: DecisionEvent, site: str) -> Identity:

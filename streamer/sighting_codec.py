@@ -9,18 +9,14 @@ its number: update the matcher before the edge.
 from __future__ import annotations
 
 import io
-import json
-import struct
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import fastavro
 import numpy as np
-from fastavro.read import SchemaResolutionError
 
 from reid.modality import Modality
 from streamer import sighting_rules
+from streamer.avro_schemas import UNREADABLE, parsed_schema
 from streamer.path_codec import decode_path, encode_path
 from streamer.sightings import (
     SCHEMA_VERSION,
@@ -40,19 +36,6 @@ MAX_MESSAGE_BYTES = 256 * 1024
 _WIRE_FLOAT = np.dtype("<f2")
 #: The schema that wrote each version.
 _SCHEMA_FILES = {SCHEMA_VERSION: "sighting.avsc"}
-#: What fastavro raises for bytes that are no record of the schema, or of one that ours can't stand for; its compiled
-#: reader documents none of it.
-_UNREADABLE = (
-    EOFError,
-    ValueError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    SchemaResolutionError,
-)
 
 
 def encode(message: Message) -> bytes:
@@ -93,10 +76,8 @@ def decode(payload: bytes) -> Message:
     return message
 
 
-@cache
 def _schema(version: int) -> Any:  # noqa: ANN401 - fastavro's parsed form
-    text = files("streamer").joinpath(_SCHEMA_FILES[version]).read_text(encoding="utf-8")
-    return fastavro.parse_schema(json.loads(text))
+    return parsed_schema(_SCHEMA_FILES[version])
 
 
 def _reader(version: int) -> Any:  # noqa: ANN401 - fastavro's parsed form
@@ -117,7 +98,7 @@ def _read_record(payload: bytes) -> tuple[str, dict[str, Any]]:
     buffer.seek(1)
     try:
         name, record = fastavro.schemaless_reader(buffer, _schema(version), _reader(version), return_record_name=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise SightingError(f"message: not a record of version {version}: {_one_line(error)}") from error
     if buffer.tell() != len(payload):
         raise SightingError(f"message: {len(payload) - buffer.tell()} bytes too many")

@@ -12,6 +12,7 @@ import fastavro
 import pytest
 
 from streamer import identity_events
+from streamer.avro_schemas import parsed_schema
 from streamer.identity_events import SCHEMA_VERSION, Identity, IdentityError, decode, encode
 from tests.storage.storage_builders import START
 
@@ -35,7 +36,7 @@ EVENT = Identity(
 
 @pytest.fixture(autouse=True)
 def forgotten_schemas() -> None:
-    identity_events._schema.cache_clear()
+    parsed_schema.cache_clear()
 
 
 def said_by(

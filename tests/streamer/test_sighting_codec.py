@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from reid.modality import Modality
 from streamer import sighting_codec
+from streamer.avro_schemas import parsed_schema
 from streamer.path_codec import BOX_STEPS, POINTS_THAT_ALWAYS_FIT, decode_path, encode_path
 from streamer.sighting_codec import MAX_MESSAGE_BYTES, decode, encode
 from streamer.sightings import (
@@ -459,7 +460,7 @@ OLDER, NEWER = SCHEMA_VERSION - 1, SCHEMA_VERSION + 1
 
 @pytest.fixture(autouse=True)
 def forgotten_schemas() -> None:
-    sighting_codec._schema.cache_clear()
+    parsed_schema.cache_clear()
 
 
 def test_an_older_writers_message_is_read_with_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
