@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from storage.errors import StorageError
+from storage.locations import database_folder
 from storage.report import Format, Report, show
 from storage.terminal import (
     CropsDir,
@@ -17,7 +18,6 @@ from storage.terminal import (
     OutputFormat,
     Person,
     crop_store,
-    database_folder,
     moment,
     opened,
     person,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from storage.errors import StorageError
+from storage.locations import database_folder
 from storage.report import Format
 
 if TYPE_CHECKING:
@@ -124,11 +125,6 @@ def crop_store(command: str, url: str, crops_dir: Path | None) -> CropStore:
     if not crops_dir.is_dir():
         raise StorageError(f"{command}: --crops-dir: {crops_dir} is no folder")
     return CropStore(crops_dir)
-
-
-def database_folder(url: str) -> Path | None:
-    """Where a SQLite file lies; None of a server, whose disk can't be asked from here."""
-    return Path(url.removeprefix("sqlite:///").partition("?")[0]).parent if url.startswith("sqlite:///") else None
 
 
 def moment(option: str, text: str | None) -> datetime | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storage.disk_forecast import disk_days_left, free_bytes
 from storage.errors import StorageError
+from storage.locations import database_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from streamer.config import SiteConfig
 
 
@@ -33,8 +35,8 @@ class DiskOutlook:
 def disk_folders(site: SiteConfig) -> dict[str, Path]:
     """Folders that grow, by their names in metrics; a database on a server is not among them."""
     folders = {"outbox": site.outbox_path.parent, "crops": site.crops_dir}
-    if site.database.startswith("sqlite:///"):
-        folders["database"] = Path(site.database.removeprefix("sqlite:///")).parent
+    if (folder := database_folder(site.database)) is not None:
+        folders["database"] = folder
     return folders
 
 

@@ -10,6 +10,7 @@ import structlog
 
 from storage.database import Database
 from storage.errors import StorageError
+from storage.locations import database_folder
 from storage.matcher_state import session_is_finished
 from storage.writer import Writer
 from streamer.bus import BusError
@@ -44,9 +45,9 @@ def open_database(site: SiteConfig, board: Board) -> Database:
 
 
 def _make_folder(url: str) -> None:
-    if not url.startswith("sqlite:///"):
+    folder = database_folder(url)
+    if folder is None:
         return
-    folder = Path(url.removeprefix("sqlite:///")).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
