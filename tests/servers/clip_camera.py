@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import socket
-import threading
 import time
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
 
+from tests.servers.one_client import OneClientCamera, Pipe
+
 if TYPE_CHECKING:
+    import socket
     from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
 _TICKS = Fraction(1, 90_000)
-_PATIENCE_S = 10.0
 
 
-class _Pipe(io.RawIOBase):
-    def __init__(self, client: socket.socket) -> None:
-        self._client = client
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        self._client.sendall(data)
-        return len(data)
-
-
-class ClipCamera:
+class ClipCamera(OneClientCamera):
     """Sends a clip without end, one client at a time; used as a context manager.
 
     Args:
@@ -42,45 +26,13 @@ class ClipCamera:
     """
 
     def __init__(self, clip: Path, fps: float) -> None:
-        #: Times that somebody connected.
-        self.connections = 0
+        super().__init__()
         self._clip, self._fps = clip, fps
-        self._stopping = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(0.1)
-        self._thread = threading.Thread(target=self._serve, name="clip-camera", daemon=True)
 
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        self._thread.join(_PATIENCE_S)
-        self._listener.close()
-        assert not self._thread.is_alive()
-
-    def _serve(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                client, _ = self._listener.accept()
-            except TimeoutError:
-                continue
-            self.connections += 1
-            client.settimeout(1.0)
-            with client, contextlib.suppress(OSError, av.error.FFmpegError):
-                self._send(client)
-
-    def _send(self, client: socket.socket) -> None:
+    def serve_client(self, client: socket.socket) -> None:
+        """See `OneClientCamera`."""
         options = {"flush_packets": "1", "omit_video_pes_length": "0"}
-        with av.open(_Pipe(client), "w", format="mpegts", options=options, buffer_size=1316) as output:
+        with av.open(Pipe(client), "w", format="mpegts", options=options, buffer_size=1316) as output:
             with av.open(str(self._clip)) as source:
                 stream = output.add_stream_from_template(source.streams.video[0])
             began, sent = time.monotonic(), 0

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import socket
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +11,16 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
+from tests.servers.one_client import OneClientCamera, Pipe
+
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
+    import socket
 
     from numpy.typing import NDArray
 
 #: A frame carries its number in so many blocks at its upper edge, white for 1.
 _BITS = 16
 _TICKS = Fraction(1, 90_000)
-_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -67,21 +63,7 @@ def _picture(number: int, width: int, height: int) -> NDArray[np.uint8]:
     return image
 
 
-class _Pipe(io.RawIOBase):
-    """What the library writes goes to a socket."""
-
-    def __init__(self, client: socket.socket) -> None:
-        self._client = client
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        self._client.sendall(data)
-        return len(data)
-
-
-class TcpCamera:
+class TcpCamera(OneClientCamera):
     """Sends to whoever connects, one client at a time; used as a context manager.
 
     Args:
@@ -90,51 +72,25 @@ class TcpCamera:
     """
 
     def __init__(self, *shows: Sequence[Segment | bytes]) -> None:
+        super().__init__()
         #: When each frame was made, Unix seconds, by its number.
         self.made_at: list[float] = []
         self._shows = list(shows)
-        self._stopping = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(0.1)
-        self._thread = threading.Thread(target=self._serve, name="tcp-camera", daemon=True)
 
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        self._thread.join(_PATIENCE_S)
-        self._listener.close()
-        assert not self._thread.is_alive()
-
-    def _serve(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                client, _ = self._listener.accept()
-            except TimeoutError:
-                continue
-            client.settimeout(1.0)
-            show = self._shows.pop(0) if len(self._shows) > 1 else self._shows[0]
-            connected = time.monotonic()
-            with client, contextlib.suppress(OSError, av.error.FFmpegError):
-                for part in show:
-                    if isinstance(part, bytes):
-                        client.sendall(part)
-                    else:
-                        self._send(part, client, connected)
+    def serve_client(self, client: socket.socket) -> None:
+        """See `OneClientCamera`."""
+        show = self._shows.pop(0) if len(self._shows) > 1 else self._shows[0]
+        connected = time.monotonic()
+        for part in show:
+            if isinstance(part, bytes):
+                client.sendall(part)
+            else:
+                self._send(part, client, connected)
 
     def _send(self, segment: Segment, client: socket.socket, connected: float) -> None:
         # Without a length in its headers a picture would be read only when the next one comes.
         options = {"flush_packets": "1"} | ({"omit_video_pes_length": "0"} if segment.container == "mpegts" else {})
-        with av.open(_Pipe(client), "w", format=segment.container, options=options, buffer_size=1316) as output:
+        with av.open(Pipe(client), "w", format=segment.container, options=options, buffer_size=1316) as output:
             stream = output.add_stream(segment.codec, rate=segment.declared_fps or round(segment.fps))
             stream.width, stream.height = segment.width, segment.height
             stream.pix_fmt = "yuvj420p" if segment.codec == "mjpeg" else "yuv420p"
