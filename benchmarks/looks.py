@@ -31,9 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detector.detections import VehicleClass
-from reid.modality import Modality
-from streamer.calibrate import ranking_quality
-from streamer.matcher.calibration import (
+from reid.calibration import (
     Logistic,
     ModalityPair,
     fit_logistic,
@@ -41,6 +39,8 @@ from streamer.matcher.calibration import (
     modality_pair,
     save_calibration,
 )
+from reid.modality import Modality
+from streamer.calibrate import ranking_quality
 
 LOOKS = Path(__file__).with_name("looks.npz")
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "porsche-small_openvino_model"

@@ -16,6 +16,7 @@ import numpy as np
 from looks import MODALITIES, Looks, similarities, simulated_tracklets
 from road_traffic import REGION, Traffic, TrafficConfig
 
+from reid.calibration import Calibration, fit_logistic, load_calibration, modality_pair, save_calibration
 from storage.crop_store import CropStore
 from storage.database import Database
 from storage.matcher_state import StoredTracklet
@@ -23,7 +24,6 @@ from storage.records import AssignmentRecord, EmbeddingRecord, PathSegment, Trac
 from storage.writer import Writer
 from streamer.bus.factory import open_consumer, open_publisher
 from streamer.config import SiteConfig
-from streamer.matcher.calibration import Calibration, fit_logistic, load_calibration, modality_pair, save_calibration
 from streamer.matcher.counters import MatcherCounters
 from streamer.matcher.decision import Decision
 from streamer.matcher.linker import Linker

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from reid.calibration import MAX_EVIDENCE, Calibration
 from reid.modality import Modality
-from streamer.matcher.calibration import MAX_EVIDENCE, Calibration
 from streamer.sightings import Sighting
 
 #: So unlike are two that one camera saw at one time: no mean over a group that holds such a pair reaches a threshold.

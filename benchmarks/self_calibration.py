@@ -24,6 +24,7 @@ from road_traffic import TrueTracklet
 from tracklet_scores import Scores, score, total
 
 from detector.detections import VehicleClass
+from reid.calibration import Calibration, Logistic, load_calibration, modality_pair
 from reid.modality import Modality
 from storage.database import Database
 from storage.matcher_state import StoredTracklet, load_paths, load_regions, load_tracklets
@@ -32,7 +33,6 @@ from streamer.box_matching import TruthBoxes
 from streamer.config import MatcherConfig
 from streamer.evaluate import read_truth
 from streamer.labelled_tracklets import true_vehicles
-from streamer.matcher.calibration import Calibration, Logistic, load_calibration, modality_pair
 from streamer.matcher.linker import Linker
 from streamer.matcher.region import Region
 from streamer.matcher.roads import RoadGraph

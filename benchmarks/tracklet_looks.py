@@ -21,13 +21,13 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
+from reid.calibration import Calibration, ModalityPair, fit_logistic, modality_pair
 from reid.modality import Modality
 from reid.point_scorer import PointScorer
 from reid.tokens import unpack
 from streamer.calibrate import mean_vectors, ranking_quality
 from streamer.evaluate import read_truth
 from streamer.labelled_tracklets import LabelledTracklet, label_tracklets, trained_vehicles
-from streamer.matcher.calibration import Calibration, ModalityPair, fit_logistic, modality_pair
 from streamer.matcher.rerank import mixed_similarity, points_say
 
 BASELINE = "cosine"

@@ -47,9 +47,9 @@ from rival_linkers import (
 from road_traffic import INFRARED, START_S, Traffic, TrafficConfig, TrueTracklet, made_up_site
 from tracklet_scores import LinkCounts, Scores, score, total
 
+from reid.calibration import Calibration, load_calibration
 from reid.modality import Modality
 from streamer.config import MatcherConfig
-from streamer.matcher.calibration import Calibration, load_calibration
 from streamer.sightings import Message, Sighting, SightingKind
 
 MEBIBYTE = 1 << 20

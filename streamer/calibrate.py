@@ -18,15 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from reid.modality import Modality
-from storage.database import Database
-from storage.errors import StorageError
-from storage.matcher_state import load_learned, load_regions
-from streamer.box_matching import EvaluationError
-from streamer.config import MatcherConfig
-from streamer.evaluate import read_truth
-from streamer.labelled_tracklets import LabelledTracklet, label_tracklets, trained_vehicles
-from streamer.matcher.calibration import (
+from reid.calibration import (
     Calibration,
     CalibrationError,
     Logistic,
@@ -36,6 +28,14 @@ from streamer.matcher.calibration import (
     modality_pair,
     save_calibration,
 )
+from reid.modality import Modality
+from storage.database import Database
+from storage.errors import StorageError
+from storage.matcher_state import load_learned, load_regions
+from streamer.box_matching import EvaluationError
+from streamer.config import MatcherConfig
+from streamer.evaluate import read_truth
+from streamer.labelled_tracklets import LabelledTracklet, label_tracklets, trained_vehicles
 from streamer.matcher.centring import Centring
 from streamer.matcher.site_calibration import Counts, SiteCalibration, fit_site
 from streamer.reliability import Reliability, draw, reliability, table

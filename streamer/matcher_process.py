@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from reid.calibration import CalibrationError
 from storage.crop_store import CropStore
 from storage.database import Database
 from storage.errors import NewerSchemaError, StorageError
@@ -18,7 +19,6 @@ from streamer.bus.outbox_report import report_outbox
 from streamer.children import ChildContext, StartError
 from streamer.counters import Field, Order, RowState
 from streamer.identity_events import IdentityPublisher, IdentityRelay
-from streamer.matcher.calibration import CalibrationError
 from streamer.matcher.worker import MatcherWorker
 from streamer.trace import TracingConsumer
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
+from reid.calibration import Calibration, load_calibration
 from storage.database import Database
 from storage.matcher_state import load_learned, load_regions
 from storage.records import CameraWatermark
@@ -32,7 +33,6 @@ from storage.status import load_cameras
 from storage.writer import Writer
 from streamer.config import ConfigError, MatcherConfig, SiteConfig
 from streamer.kept_corrections import keep_corrections
-from streamer.matcher.calibration import Calibration, load_calibration
 from streamer.matcher.linker import Linker
 from streamer.matcher.recording import record_outcome
 from streamer.matcher.region import Region

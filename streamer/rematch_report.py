@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from reid.backend import EmbedderError
+from reid.calibration import CalibrationError
 from storage.crop_store import CropStore
 from storage.errors import StorageError
 from streamer.config import ConfigError, load_site, mask
 from streamer.evaluate import AsOf, read_database, read_modalities, read_truth
-from streamer.matcher.calibration import CalibrationError
 from streamer.new_looks import NewLooks
 from streamer.rematch import Comparison, RematchError, rematch, with_settings
 from streamer.scoring import Evaluation, EvaluationError, evaluate

@@ -18,9 +18,9 @@ from streamer.matcher.topology import Relation, in_order
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from reid.calibration import Calibration
     from streamer.config import MatcherConfig
     from streamer.matcher.broken import Breaks
-    from streamer.matcher.calibration import Calibration
     from streamer.matcher.centring import Centring
     from streamer.matcher.topology import Topology
     from streamer.matcher.tracklet import Tracklet

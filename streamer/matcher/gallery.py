@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from reid.calibration import Calibration
     from reid.modality import Modality
-    from streamer.matcher.calibration import Calibration
     from streamer.matcher.tracklet import Tracklet
 
 # Searches are many and small: threads would wait for each other longer than they work.

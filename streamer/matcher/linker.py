@@ -26,9 +26,9 @@ from streamer.matcher.window import Placed, Window
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from reid.calibration import Calibration
     from streamer.config import MatcherConfig
     from streamer.matcher.broken import Breaks
-    from streamer.matcher.calibration import Calibration
     from streamer.matcher.roads import RoadGraph
     from streamer.matcher.tracklet import Tracklet
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from reid.calibration import Calibration
     from storage.matcher_state import StoredTracklet
     from storage.paths import PathPoints
     from storage.records import CameraWatermark
     from streamer.config import MatcherConfig
-    from streamer.matcher.calibration import Calibration
     from streamer.sightings import Heartbeat, Sighting
 
 

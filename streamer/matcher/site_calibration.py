@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from reid.calibration import Calibration, Logistic, ModalityPair, modality_pair
 from reid.modality import Modality
-from streamer.matcher.calibration import Calibration, Logistic, ModalityPair, modality_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

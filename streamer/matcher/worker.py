@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from reid.calibration import load_calibration
 from storage.errors import OffsetConflictError, StorageError
 from storage.forget import newest_forgetting
 from storage.matcher_state import (
@@ -26,7 +27,6 @@ from storage.matcher_state import (
 )
 from storage.records import CameraWatermark, EmbeddingRecord, PathSegment, TrackletRecord
 from storage.writer import Writer
-from streamer.matcher.calibration import load_calibration
 from streamer.matcher.counters import MatcherCounters
 from streamer.matcher.decision import Decision, Outcome, Reason
 from streamer.matcher.learner import MEMORY

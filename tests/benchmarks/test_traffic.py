@@ -28,9 +28,9 @@ from trackeval.metrics import Identity
 from tracklet_scores import LinkCounts, idf1, score
 
 from detector.detections import VehicleClass
+from reid.calibration import Calibration, Logistic
 from reid.modality import Modality
 from streamer.config import MatcherConfig
-from streamer.matcher.calibration import Calibration, Logistic
 from streamer.sighting_codec import decode, encode
 from streamer.sightings import CameraState, Heartbeat, Message, Sighting, SightingKind
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reid.calibration import save_calibration
 from storage.crop_store import CropStore
 from storage.database import Database
 from storage.writer import Writer
@@ -16,7 +17,6 @@ from streamer.bus import BusError
 from streamer.bus.factory import open_consumer, open_forwarder, open_outbox
 from streamer.bus.memory import OutboxPublisher
 from streamer.config import SiteConfig
-from streamer.matcher.calibration import save_calibration
 from streamer.matcher.worker import MatcherWorker
 from streamer.sighting_codec import encode
 from streamer.sightings import SightingKind

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from reid.calibration import save_calibration
 from storage.crop_store import CropStore
 from storage.database import Database
 from storage.errors import OffsetConflictError
@@ -22,7 +23,6 @@ from streamer.bus.kafka.clients import connect_producer
 from streamer.children import ChildContext, run_child
 from streamer.config import SiteConfig
 from streamer.counters import Board, Field, Order
-from streamer.matcher.calibration import save_calibration
 from streamer.matcher.worker import MatcherWorker
 from streamer.setups import MatcherSetup
 from streamer.sighting_codec import encode

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reid.calibration import Calibration
 from reid.modality import Modality
 from streamer import identity_events, sighting_rules
 from streamer.identity_events import Identity
-from streamer.matcher.calibration import Calibration
 from streamer.sighting_codec import encode
 from streamer.sightings import CropEmbedding, Heartbeat, Message, Sighting, SightingKind
 from tests.streamer.matcher.matcher_builders import CALIBRATION, DIMENSION, EPOCH, heartbeat, looks, sighting

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select
 
+from reid.calibration import save_calibration
 from storage import engines
 from storage.crop_store import CropStore
 from storage.database import Database, StorageError
@@ -33,7 +34,6 @@ from streamer.config import SiteConfig
 from streamer.counters import Board, Field
 from streamer.health import StatusWriter
 from streamer.matcher import worker as matcher_worker
-from streamer.matcher.calibration import save_calibration
 from streamer.matcher.worker import MatcherWorker
 from streamer.sighting_codec import encode
 from streamer.sightings import Sighting

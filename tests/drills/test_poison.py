@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import func, select
 
+from reid.calibration import save_calibration
 from storage.crop_store import CropStore
 from storage.database import Database
 from storage.dead_letters import load_dead_letters
@@ -19,7 +20,6 @@ from storage.writer import Writer
 from streamer.bus.factory import open_consumer, open_event_sender, open_outbox
 from streamer.config import SiteConfig
 from streamer.matcher import worker as matcher_worker
-from streamer.matcher.calibration import save_calibration
 from streamer.matcher.worker import MatcherWorker
 from streamer.sighting_codec import encode
 from streamer.sightings import Sighting

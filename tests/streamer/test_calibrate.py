@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from reid.calibration import Calibration, Logistic, save_calibration
 from reid.modality import Modality
 from storage.database import Database
 from storage.records import TrackletRecord
@@ -22,7 +23,6 @@ from streamer.calibrate import (
     ranking_quality,
 )
 from streamer.labelled_tracklets import LabelledTracklet, trained_vehicles
-from streamer.matcher.calibration import Calibration, Logistic, save_calibration
 from streamer.matcher.centring import Centring
 from streamer.matcher.site_calibration import Counts, SiteCalibration
 

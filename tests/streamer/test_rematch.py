@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from reid.backend import EmbedderInfo
+from reid.calibration import save_calibration
 from reid.modality import Modality
 from storage.corrections import merge
 from storage.crop_store import CropStore
@@ -28,7 +29,6 @@ from storage.trajectories import boxes, vehicles
 from streamer import rematch as rematch_module
 from streamer.__main__ import app
 from streamer.config import ConfigError, SiteConfig
-from streamer.matcher.calibration import save_calibration
 from streamer.new_looks import NewLooks
 from streamer.partitions import Change
 from streamer.rematch import RematchError, rematch, with_settings

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from reid.calibration import Calibration, Logistic, modality_pair
 from reid.modality import Modality
 from streamer.config import LinkConfig, MatcherConfig, SiteConfig
-from streamer.matcher.calibration import Calibration, Logistic, modality_pair
 from streamer.matcher.ground_path import ground_path
 from streamer.matcher.tracklet import Tracklet
 from streamer.sightings import (

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from reid.calibration import save_calibration
 from storage.corrections import merge, move, undo
 from storage.crop_store import CropStore
 from storage.database import Database
 from storage.history import decisions
 from storage.matcher_state import load_learned
 from streamer.config import SiteConfig
-from streamer.matcher.calibration import save_calibration
 from streamer.matcher.decision import Reason
 from streamer.sighting_codec import encode
 from streamer.sightings import Sighting, SightingKind

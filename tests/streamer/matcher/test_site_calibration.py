@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from reid.calibration import Calibration, Logistic, ModalityPair
 from reid.modality import Modality
 from streamer.config import MatcherConfig
-from streamer.matcher.calibration import Calibration, Logistic, ModalityPair
 from streamer.matcher.centring import Centring
 from streamer.matcher.ground_path import ground_path
 from streamer.matcher.linker import Linker

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reid.calibration import save_calibration
 from storage.audit import Inquiry, note
 from storage.crop_store import CropStore
 from storage.database import Database, Session
@@ -17,7 +18,6 @@ from storage.statements import hold_decisions
 from storage.trajectories import vehicles
 from storage.writer import Writer
 from streamer.bus import Record
-from streamer.matcher.calibration import save_calibration
 from streamer.matcher.decision import vehicle_id_of
 from streamer.matcher.worker import MatcherWorker
 from streamer.sighting_codec import encode

@@ -3,8 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid.modality import Modality
-from streamer.matcher.calibration import (
+from reid.calibration import (
     MAX_EVIDENCE,
     UNKNOWN,
     Calibration,
@@ -15,6 +14,7 @@ from streamer.matcher.calibration import (
     modality_pair,
     save_calibration,
 )
+from reid.modality import Modality
 
 
 def test_a_fit_finds_the_ratio_that_made_the_data() -> None:
