@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+PORT ?= 8080
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
@@ -11,10 +12,11 @@ SHELL := /bin/bash
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test drills lint format clean
+.PHONY: help install demo page test drills lint format clean
 
 help:
 	@echo "make demo      four rendered cameras, by day and by night, to vehicles (about a minute after the install)"
+	@echo "make page      the page on what the demo found, at http://127.0.0.1:8080"
 	@echo "make test      the tests; ARGS='tests/reid -k sampler' picks some"
 	@echo "make drills    faults on real servers, in full: half an hour or more (docs/reliability.md)"
 	@echo "make lint      ruff, its formatter and mypy, as CI runs them"
@@ -42,6 +44,12 @@ demo: $(STAMP)
 	@rm -rf runs/demo && mkdir -p runs/demo
 	@echo "Starting from an empty database in runs/demo"
 	@$(BIN)/python -m streamer --config configs/demo.yaml
+	@echo "make page shows them: http://127.0.0.1:8080"
+
+# PORT=8081 where another program has 8080.
+page: $(STAMP)
+	@test -f runs/demo/demo.db || { echo "there is nothing to show yet: make demo" >&2; exit 2; }
+	@$(BIN)/python -m web --config configs/demo.yaml --port $(PORT) $(ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -43,6 +43,13 @@ NAMING_CONVENTION = {
 # SQLite numbers rows by itself only where the key's type is spelled INTEGER.
 _RowNumber = BigInteger().with_variant(Integer, "sqlite")
 
+#: A tracklet that lasted longer than ten minutes, in each database's words, which a query must repeat to the letter.
+LONG_S = 600
+LONG_SQLITE = f"julianday(ended_at) - julianday(started_at) > {LONG_S} / 86400.0"
+LONG_POSTGRESQL = f"ended_at - started_at > interval '{LONG_S} seconds'"
+
+# Of a decision: the matcher has linked it to something, and nobody has said anything to that.
+_IS_OPEN_LINK = "decided_by = 'matcher' AND score IS NOT NULL"
 # Of a decision: somebody has changed it together with others, or it is a person's.
 _IS_CORRECTED = "(correction_id IS NOT NULL OR decided_by <> 'matcher')"
 
@@ -167,6 +174,14 @@ class TrackletRow(Base):
         # Vehicles in a time window, at one camera or at any.
         Index(None, "camera", "started_at"),
         Index(None, "started_at"),
+        # The few that were in view for long: a time window's others began shortly before it.
+        Index(
+            "ix_tracklets_long",
+            "ended_at",
+            "started_at",
+            sqlite_where=text(LONG_SQLITE),
+            postgresql_where=text(LONG_POSTGRESQL),
+        ),
         # What has become too old to be kept, and of that what still has its picture: found without a look at the rest.
         Index(None, "ended_at"),
         Index(
@@ -305,6 +320,13 @@ class AssignmentRow(Base):
             sqlite_where=text("correction_id IS NOT NULL"),
             postgresql_where=text("correction_id IS NOT NULL"),
         ),
+        # The doubtful ones first, of those that nobody has looked at.
+        Index(
+            "ix_assignments_doubtful",
+            "score",
+            sqlite_where=text(f"is_current = 1 AND {_IS_OPEN_LINK}"),
+            postgresql_where=text(f"is_current AND {_IS_OPEN_LINK}"),
+        ),
         # What people have decided of late: asked for by every running matcher every few seconds.
         Index(
             "ix_assignments_corrected",
@@ -419,3 +441,84 @@ class CameraTroubleRow(Base):
     began_at: Mapped[datetime] = mapped_column(comment="event time")
     ended_at: Mapped[datetime | None] = mapped_column(comment="event time; NULL: it goes on")
     message: Mapped[str] = mapped_column(Text)
+
+
+class AccountRow(Base):
+    """Who may ask over the network."""
+
+    __tablename__ = "accounts"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    password: Mapped[str] = mapped_column(Text, comment="argon2 hash")
+    role: Mapped[str] = mapped_column(String(16), comment="viewer, operator or admin")
+    cameras: Mapped[list[str] | None] = mapped_column(JSON, comment="that a viewer may see; NULL: all")
+    made_at: Mapped[datetime]
+
+
+class AccessTokenRow(Base):
+    """What proves who asks: a login's cookie, or a program's token. Only its digest is kept."""
+
+    __tablename__ = "access_tokens"
+    __table_args__ = (UniqueConstraint("digest"), Index(None, "account"), Index(None, "expires_at"))
+
+    token_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), comment="SHA-256, hexadecimal")
+    account: Mapped[str] = mapped_column(ForeignKey("accounts.name", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(16), comment="session or api")
+    label: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(16), comment="at most this one, whatever the account's is")
+    made_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class WatchRow(Base):
+    """A vehicle that somebody wants to hear of when it returns."""
+
+    __tablename__ = "watches"
+    __table_args__ = (Index(None, "vehicle_id"),)
+
+    watch_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
+    vehicle_id: Mapped[str] = mapped_column(String(64), comment="no key: the vehicle may be forgotten")
+    made_by: Mapped[str] = mapped_column(String(64))
+    made_at: Mapped[datetime]
+    note: Mapped[str] = mapped_column(Text)
+    after: Mapped[int] = mapped_column(BigInteger, comment="decisions up to this number have been looked at")
+    ended_at: Mapped[datetime | None] = mapped_column(comment="NULL: it goes on")
+
+
+class WatchNoticeRow(Base):
+    """That a watched vehicle returned; kept until everybody has been told, and afterwards to be read."""
+
+    __tablename__ = "watch_notices"
+    __table_args__ = (
+        UniqueConstraint("watch_id", "tracklet_id"),
+        Index(None, "tracklet_id"),
+        Index(
+            "ix_watch_notices_waiting",
+            "notice_id",
+            sqlite_where=text("delivered_at IS NULL"),
+            postgresql_where=text("delivered_at IS NULL"),
+        ),
+    )
+
+    notice_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
+    watch_id: Mapped[int] = mapped_column(ForeignKey("watches.watch_id"))
+    tracklet_id: Mapped[str] = mapped_column(String(192))
+    camera: Mapped[str] = mapped_column(String(64))
+    seen_at: Mapped[datetime] = mapped_column(comment="event time: its first frame there")
+    made_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    delivered_at: Mapped[datetime | None] = mapped_column(comment="NULL: not everybody has been told yet")
+    error: Mapped[str] = mapped_column(Text, server_default="", comment="of the last attempt that failed")
+
+
+class StatusSampleRow(Base):
+    """How a camera or a stage was doing at some minute; kept for some days."""
+
+    __tablename__ = "status_samples"
+    __table_args__ = (Index(None, "at"),)
+
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True, comment="camera or stage")
+    source: Mapped[str] = mapped_column(String(64), primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    counters: Mapped[dict[str, float]]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from storage.audit import Inquiry
     from storage.crop_store import CropStore
     from storage.database import Database
 
@@ -60,38 +61,28 @@ def reading(url: str, action: str, by: str | None, subject: str = "", **details:
         subject: The vehicle or tracklet that it is about; empty: about many.
         details: Filters.
     """
-    with opened(url, action, by, subject, **details) as database, database.snapshot() as session:
+    from storage.asking import asked
+
+    with _found(url) as database, asked(database, _inquiry(action, by, subject, details)) as session:
         yield session
 
 
 @contextmanager
 def writing(url: str, action: str, by: str | None, subject: str = "", **details: object) -> Iterator[Session]:
-    """As `reading`, in a transaction: it is committed at the end, the note too, unless something can't be done.
+    """As `reading`, in a transaction: see `storage.asking.decided`."""
+    from storage.asking import decided
 
-    Nobody else decides until then. Why something can't be done is an answer as well: it is noted by itself, as a
-    question (`forget?`), since no deed is to be read out of it.
-    """
-    from storage.statements import hold_decisions
-
-    with _found(url) as database:
-        try:
-            with database.transaction() as session:
-                # Before the note, so that notes of deeds are numbered in the order in which others see them.
-                hold_decisions(session)
-                _note(session, action, by, subject, details)
-                yield session
-        except StorageError:
-            with database.transaction() as session:
-                _note(session, f"{action}?", by, subject, details)
-            raise
+    with _found(url) as database, decided(database, _inquiry(action, by, subject, details)) as session:
+        yield session
 
 
 @contextmanager
 def opened(url: str, action: str, by: str | None, subject: str = "", **details: object) -> Iterator[Database]:
     """As `reading`, for what makes its own transactions."""
+    from storage.asking import noted
+
     with _found(url) as database:
-        with database.transaction() as session:
-            _note(session, action, by, subject, details)
+        noted(database, _inquiry(action, by, subject, details))
         yield database
 
 
@@ -142,10 +133,10 @@ def moment(option: str, text: str | None) -> datetime | None:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-def _note(session: Session, action: str, by: str | None, subject: str, details: dict[str, object]) -> None:
-    from storage.audit import Inquiry, note
+def _inquiry(action: str, by: str | None, subject: str, details: dict[str, object]) -> Inquiry:
+    from storage.audit import Inquiry
 
-    note(session, Inquiry(action, person(by), subject, details), datetime.now(UTC))
+    return Inquiry(action, person(by), subject, details)
 
 
 @contextmanager

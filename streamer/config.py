@@ -11,6 +11,7 @@ import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
@@ -34,7 +35,9 @@ from streamer.site_sections import (
     LinkConfig,
     MatcherConfig,
     MetricsConfig,
+    MqttConfig,
     OutboxConfig,
+    PlanConfig,
     Position,
     PrivacyConfig,
     RetentionConfig,
@@ -42,6 +45,8 @@ from streamer.site_sections import (
     SourceConfig,
     SupervisorConfig,
     TrackerConfig,
+    WatchConfig,
+    WebConfig,
 )
 
 __all__ = [
@@ -57,7 +62,9 @@ __all__ = [
     "LinkConfig",
     "MatcherConfig",
     "MetricsConfig",
+    "MqttConfig",
     "OutboxConfig",
+    "PlanConfig",
     "Position",
     "PrivacyConfig",
     "RetentionConfig",
@@ -65,6 +72,8 @@ __all__ = [
     "SourceConfig",
     "SupervisorConfig",
     "TrackerConfig",
+    "WatchConfig",
+    "WebConfig",
     "load_site",
     "mask",
 ]
@@ -100,7 +109,19 @@ class SiteConfig(Section):
     retention: RetentionConfig = RetentionConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     camera_health: CameraHealthConfig = CameraHealthConfig()
+    web: WebConfig = WebConfig()
     status_period_s: PositiveFloat = 2.0
+    #: In which people read times, such as Europe/Berlin.
+    time_zone: str = "UTC"
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError("wanted a time zone such as Europe/Berlin") from error
+        return name
 
     @field_validator("database")
     @classmethod
@@ -210,6 +231,9 @@ def _resolve_paths(site: SiteConfig, folder: Path) -> SiteConfig:
     if outbox_path is not None:
         outbox_path = (folder / outbox_path).resolve()
     references = site.camera_health.references
+    plan = site.web.plan
+    drawn = {"image": plan.image, "geojson": plan.geojson}
+    drawn = {name: path and (folder / path).resolve() for name, path in drawn.items()}
     return site.model_copy(
         update={
             "cameras": tuple(camera(entry) for entry in site.cameras),
@@ -222,6 +246,7 @@ def _resolve_paths(site: SiteConfig, folder: Path) -> SiteConfig:
             "camera_health": site.camera_health.model_copy(
                 update={"references": references and (folder / references).resolve()}
             ),
+            "web": site.web.model_copy(update={"plan": plan.model_copy(update=drawn)}),
         }
     )
 

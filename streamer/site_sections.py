@@ -313,3 +313,54 @@ class CameraHealthConfig(Section):
     #: A folder with a reference frame per camera (`<camera id>.png`), to tell a camera that was moved; made by
     #: `python -m streamer reference`. None: the first good minute of a session is the reference.
     references: Path | None = None
+
+
+class PlanConfig(Section):
+    """What the page draws ways on."""
+
+    #: A picture of the site from above (PNG, JPEG, SVG or WebP); `position: {x, y}` of cameras are pixels of it.
+    image: Path | None = None
+    #: Streets and buildings, longitude and latitude, for cameras with `position: {lat, lon}`.
+    geojson: Path | None = None
+    #: Map tiles from elsewhere, such as https://tile.example.org/{z}/{x}/{y}.png. None: no request leaves this host.
+    tiles: str | None = None
+
+
+class MqttConfig(Section):
+    """A broker that is told when a watched vehicle returns."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    topic: Annotated[str, Field(min_length=1)] = "vehicles/returned"
+    username: str | None = None
+    password: Annotated[str | None, Field(repr=False)] = None
+    tls: bool = False
+
+
+class WatchConfig(Section):
+    """Who is told when a watched vehicle returns; nobody beside the page by default."""
+
+    #: An address that is sent each notice as JSON by POST.
+    webhook: Annotated[str | None, Field(pattern=r"^https?://")] = None
+    #: Where given, each notice carries `X-Signature`: HMAC-SHA256 of its body, hexadecimal.
+    webhook_secret: Annotated[str | None, Field(repr=False)] = None
+    mqtt: MqttConfig | None = None
+    #: Between two looks at what the matcher has decided.
+    period_s: PositiveFloat = 2.0
+
+
+class WebConfig(Section):
+    """The page and the HTTP API, as `python -m web` serves them."""
+
+    #: Names that the page is reached by, beside this machine's own; a request for any other is refused.
+    hosts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    plan: PlanConfig = PlanConfig()
+    watch: WatchConfig = WatchConfig()
+    #: How long a login lasts.
+    session_hours: PositiveFloat = 12.0
+    #: How long the address of a picture or a clip is good for.
+    link_minutes: PositiveFloat = 10.0
+    max_upload_bytes: PositiveInt = 8 << 20
+    max_upload_pixels: PositiveInt = 25_000_000
+    #: Longest clip that is cut from a film.
+    max_clip_s: PositiveFloat = 60.0

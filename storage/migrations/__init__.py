@@ -1,4 +1,4 @@
 """The schema's history, applied by `storage.database.Database.open`."""
 
 #: The newest revision.
-HEAD = "0007"
+HEAD = "0008"

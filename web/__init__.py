@@ -1,0 +1,1 @@
+"""The page and the HTTP API: questions and corrections, for people and programs."""

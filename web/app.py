@@ -1,0 +1,59 @@
+"""The program that answers: the HTTP API, the pictures, and the page, in one."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from web.api.routes import add_routes
+from web.guard import add_guard
+from web.media import add_media
+from web.watching import Watchman
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from web.services import Services
+
+TITLE = "Vehicle tracker"
+
+
+def create_api(services: Services) -> FastAPI:
+    """The application without the page: the HTTP API, pictures and clips.
+
+    Args:
+        services: Closed by whoever made them.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        watchman = Watchman(services)
+        watchman.start()
+        try:
+            yield
+        finally:
+            watchman.stop()
+
+    # Without FastAPI's own pages of documentation, which fetch their scripts from elsewhere.
+    app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.services = services
+    add_guard(app)
+    add_routes(app)
+    add_media(app)
+    return app
+
+
+def create_app(services: Services) -> FastAPI:
+    """The whole application. Once per process: the page's library keeps one."""
+    from nicegui import app as pages_app
+    from nicegui import ui
+
+    import web.pages  # noqa: F401 - pages add themselves
+
+    app = create_api(services)
+    pages_app.state.services = services
+    ui.run_with(app, title=TITLE, storage_secret=secrets.token_urlsafe(32), show_welcome_message=False)
+    return app

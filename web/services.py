@@ -1,0 +1,63 @@
+"""What routes and pages share: the site, its database and pictures, and the one way to ask and to decide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from storage.asking import Inquiry, asked, decided
+from storage.crop_store import CropStore
+from web.signed_links import SignedLinks
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from storage.database import Database, Session
+    from streamer.config import SiteConfig
+    from web.callers import Caller
+
+
+class Services:
+    """All that an answer needs. Made once per program; safe for several threads.
+
+    Args:
+        site: The site file.
+        database: Open.
+
+    Attributes:
+        site: The site file.
+        database: Open.
+        crops: Crops and context pictures.
+        zone: In which people read times.
+        links: Addresses of pictures and clips.
+    """
+
+    def __init__(self, site: SiteConfig, database: Database) -> None:
+        self.site = site
+        self.database = database
+        self.crops = CropStore(site.crops_dir)
+        self.zone = ZoneInfo(site.time_zone)
+        self.links = SignedLinks(site.web.link_minutes * 60)
+
+    def asking(
+        self, caller: Caller, action: str, subject: str = "", **details: object
+    ) -> AbstractContextManager[Session]:
+        """A session to read from, once it has been noted who asks what.
+
+        Args:
+            caller: Who asks.
+            action: What, in a word.
+            subject: The vehicle or tracklet; empty: a question about many.
+            details: Filters.
+        """
+        return asked(self.database, Inquiry(action, caller.person, subject, details))
+
+    def deciding(
+        self, caller: Caller, action: str, subject: str = "", **details: object
+    ) -> AbstractContextManager[Session]:
+        """As `asking`, in a transaction that nobody else decides beside; see `storage.asking.decided`."""
+        return decided(self.database, Inquiry(action, caller.person, subject, details))
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self.database.close()
