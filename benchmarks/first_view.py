@@ -132,9 +132,7 @@ def main() -> int:
     from playwright.sync_api import sync_playwright
 
     slowest, strangers = 0.0, set()
-    print(
-        "| view | width | first byte s | first paint s | largest paint s | loaded s | requests | KiB | again: loaded s |"
-    )
+    print("| view | width | first byte s | painted s | largest s | loaded s | requests | KiB | loaded again s |")
     print("|---|---|---|---|---|---|---|---|---|")
     with served(given.config) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
