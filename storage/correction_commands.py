@@ -1,4 +1,4 @@
-"""The commands of `python -m storage` that explain a decision, change it, and take the change back."""
+"""The commands of `python -m storage` that explain a decision, change or confirm it, and take that back."""
 
 from __future__ import annotations
 
@@ -93,6 +93,20 @@ def move(
     _tell(made)
 
 
+def confirm(tracklets: Tracklets, database: DatabaseUrl, by: Person = None, note: Note = "") -> None:
+    """Say that some tracklets are where they belong.
+
+    These are pinned, and no others: each stays with its vehicle from now on.
+
+    Example: confirm gate/s1/7 bridge/s1/2 --database sqlite:///demo.db
+    """
+    with writing(database, "confirm", by, tracklets[0], tracklets=tracklets, note=note) as session:
+        from storage import corrections
+
+        made = corrections.confirm(session, tracklets, by=person(by), at=datetime.now(UTC), note=note)
+    _tell(made)
+
+
 def undo(
     correction: Annotated[int, typer.Argument(metavar="CORRECTION", help="Its number, as `corrections` lists it.")],
     database: DatabaseUrl,
@@ -133,7 +147,7 @@ def corrections(
         show(corrections_report(find(session, limit=limit, people_only=people_only)), output)
 
 
-COMMANDS = (why, merge, split, move, undo, corrections)
+COMMANDS = (why, merge, split, move, confirm, undo, corrections)
 
 
 def _tell(made: Correction) -> None:

@@ -1,7 +1,9 @@
-"""What a person changes: vehicles merged and split, tracklets moved, and all of it undone again.
+"""What a person changes: vehicles merged and split, tracklets moved or confirmed, and all of it undone again.
 
 A correction pins: the decisions on all tracklets of the vehicles that it concerns, those that stay where they are too,
-become that person's word (`decided_by`), which no later look of the matcher's takes back.
+become that person's word (`decided_by`), which no later look of the matcher's takes back. A confirmation pins what it
+names and nothing else: two tracklets of one vehicle that are confirmed together are one vehicle by that person's word,
+two of different vehicles are two.
 
 An undo adds decisions as well. Each tracklet of the correction goes back to the vehicle that it belonged to before, and
 to whoever had decided so before: one that had been the matcher's is the matcher's again, and may be moved by it.
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-__all__ = ["MAX_NAME_LENGTH", "Change", "Correction", "corrections", "merge", "move", "split", "undo"]
+__all__ = ["MAX_NAME_LENGTH", "Change", "Correction", "confirm", "corrections", "merge", "move", "split", "undo"]
 
 MAX_NAME_LENGTH = 64
 
@@ -89,6 +91,18 @@ def move(
     if set(chosen.values()) == {vehicle_id}:
         raise CorrectionError(f"move: vehicle {vehicle_id} has these tracklets already")
     return desk.give("move", chosen, vehicle_id)
+
+
+def confirm(session: Session, tracklet_ids: Sequence[str], *, by: str, at: datetime, note: str = "") -> Correction:
+    """These tracklets are where they belong: the matcher leaves each of them to the vehicle that it has.
+
+    Raises:
+        TrackletNotFoundError: One of them isn't known.
+        CorrectionError: One has no vehicle yet; or all of them are this person's word already.
+    """
+    desk = _Desk(session, by=by, at=at, note=note)
+    chosen = desk.tracklets("confirm", tracklet_ids)
+    return desk.confirm("confirm", chosen)
 
 
 def undo(session: Session, correction_id: int, *, by: str, at: datetime, note: str = "") -> Correction:
@@ -153,6 +167,12 @@ class _Desk:
                 for decision in concerned
             ],
         )
+
+    def confirm(self, kind: str, tracklet_ids: Iterable[str]) -> Correction:
+        """Leaves tracklets where they are, as this person's word; others of their vehicles are not concerned."""
+        names = sorted(tracklet_ids)
+        current = decisions(self._session, AssignmentRow.is_current, AssignmentRow.tracklet_id.in_(names))
+        return self.correct(kind, [self._confirmed(kind, decision.said) for decision in current])
 
     def pinned(self, restored: Sequence[AssignmentRecord]) -> list[AssignmentRecord]:
         """The same as this person's word, with all others of the vehicles concerned that are not somebody's already."""

@@ -30,6 +30,7 @@ _REASONS = {
     "merge": "two vehicles taken for one",
     "split": "one vehicle taken for two",
     "move": "moved to another vehicle",
+    "confirm": "confirmed where it was",
     "undo": "a correction taken back",
 }
 #: So many characters of a vehicle's id are told: as many as its first part has.

@@ -61,7 +61,7 @@ class Correction:
 
     Attributes:
         correction_id: Its number; later ones are higher.
-        kind: `merge`, `split`, `move` or `undo`.
+        kind: `merge`, `split`, `move`, `confirm` or `undo`.
         made_by: `matcher`, or a person's name.
         made_at: Event time for the matcher, the clock for a person.
         note: Why, in that person's words.

@@ -279,7 +279,7 @@ class CorrectionRow(Base):
     __table_args__ = (UniqueConstraint("undoes"),)
 
     correction_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True)
-    kind: Mapped[str] = mapped_column(String(16), comment="merge, split, move or undo")
+    kind: Mapped[str] = mapped_column(String(16), comment="merge, split, move, confirm or undo")
     made_by: Mapped[str] = mapped_column(String(64), comment="matcher, or a person's name")
     made_at: Mapped[datetime] = mapped_column(comment="event time for the matcher, the clock for a person")
     note: Mapped[str] = mapped_column(Text)

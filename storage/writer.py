@@ -168,7 +168,7 @@ class Writer:
         people decide rise in the order in which others can see them.
 
         Args:
-            kind: `merge`, `split`, `move` or `undo`.
+            kind: `merge`, `split`, `move`, `confirm` or `undo`.
             assignments: At most one per tracklet. One of the matcher's that says what its tracklet's current decision
                 says is left out, and so is one for a tracklet on which a person has decided, or that isn't stored any
                 more (`unknown`). Of a person's, all are kept where one says something new: what is confirmed is a part

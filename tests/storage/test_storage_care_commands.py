@@ -36,6 +36,7 @@ ASKED: dict[str, tuple[list[str], str]] = {
     "merge": (["v1", "v2"], "v1"),
     "split": (["gate/s1/1"], "gate/s1/1"),
     "move": (["gate/s1/1", "--to", "v2"], "gate/s1/1"),
+    "confirm": (["gate/s1/1"], "gate/s1/1"),
     "undo": (["1"], ""),
     "corrections": ([], ""),
     "hold": (["v1", "--note", "case 1"], "v1"),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 
-from storage.corrections import corrections, merge, move, split, undo
+from storage.corrections import confirm, corrections, merge, move, split, undo
 from storage.database import Database
 from storage.errors import CorrectionError, StorageError, TrackletNotFoundError, VehicleNotFoundError
 from storage.matcher_state import load_operator_decisions
@@ -105,6 +105,45 @@ def test_a_move_pins_both_ends(session: Session) -> None:
     assert _words(session) == pinned | {"gate/s1/3": ("v3", MATCHER)}
 
 
+def test_a_confirmation_pins_what_it_names_and_nothing_else(session: Session) -> None:
+    made = confirm(session, [B1, B2], **ANNA, note="two, by their roofs")
+    assert _words(session) == AS_DECIDED | {B1: ("v1", "anna"), B2: ("v2", "anna")}
+    assert (made.kind, made.moved, [change.after for change in made.changes]) == ("confirm", (), ["v1", "v2"])
+    merged = [assignment(B2, "v1", reason="merge"), assignment(G2, "v1", reason="merge")]
+    Writer(session).correct("merge", merged, made_by=MATCHER, made_at=START)
+    assert _words(session)[B2] == ("v2", "anna")
+    heard = load_operator_decisions(session, "main", after=0)
+    assert [(found.tracklet_id, found.is_pinned) for found in heard] == [(B1, True), (B2, True)]
+
+
+def test_a_confirmation_can_be_taken_back_and_brought_back(session: Session) -> None:
+    made = confirm(session, [G1], **ANNA)
+    with pytest.raises(CorrectionError, match="confirm: nothing would change"):
+        confirm(session, [G1], **ANNA)
+    undone = undo(session, made.correction_id, **BEN)
+    assert _words(session) == AS_DECIDED
+    undo(session, undone.correction_id, **BEN)
+    assert _words(session) == AS_DECIDED | {G1: ("v1", "anna")}
+
+
+def test_another_person_may_confirm_what_was_said(session: Session) -> None:
+    merge(session, "v1", "v2", **ANNA)
+    made = confirm(session, [G2], **BEN)
+    assert _words(session)[G2] == ("v1", "ben")
+    undo(session, made.correction_id, **BEN)
+    assert _words(session)[G2] == ("v1", "anna")
+
+
+def test_a_confirmed_vehicle_in_view_stays_open_until_its_end(session: Session) -> None:
+    store(session, tracklet("gate", 9, start=50))
+    Writer(session).assign(assignment("gate/s1/9", "v1", is_provisional=True))
+    confirm(session, ["gate/s1/9"], **ANNA)
+    assert trajectory(session, "v1").stops[-1].is_provisional
+    Writer(session).assign(assignment("gate/s1/9", "v2"))
+    assert _words(session)["gate/s1/9"] == ("v1", "anna")
+    assert not trajectory(session, "v1").stops[-1].is_provisional
+
+
 def test_ids_may_be_shortened(session: Session) -> None:
     with pytest.raises(TrackletNotFoundError, match="s1/1: more than one begins or ends so: bridge/s1/1, gate/s1/1"):
         move(session, ["s1/1"], "v2", **ANNA)
@@ -149,6 +188,8 @@ def test_as_of_the_decision_a_correction_is_not_seen(session: Session) -> None:
         (lambda s: split(s, [], **ANNA), CorrectionError, "split: which tracklets"),
         (lambda s: move(s, [G1, B1], "v1", **ANNA), CorrectionError, "vehicle v1 has these tracklets already"),
         (lambda s: move(s, ["gate/s9"], "v1", **ANNA), TrackletNotFoundError, "tracklet gate/s9: not known"),
+        (lambda s: confirm(s, [], **ANNA), CorrectionError, "confirm: which tracklets"),
+        (lambda s: confirm(s, ["gate/s9"], **ANNA), TrackletNotFoundError, "tracklet gate/s9: not known"),
         (lambda s: undo(s, 7, **ANNA), CorrectionError, "correction 7: not known"),
         (lambda s: merge(s, "v1", "v2", by=MATCHER, at=START), CorrectionError, "other than 'matcher'"),
         (lambda s: merge(s, "v1", "v2", by="", at=START), CorrectionError, "by: wanted a person's name"),
@@ -305,7 +346,9 @@ def test_undoing_what_the_matcher_corrected_leaves_other_peoples_words_alone(ses
 _TRACKLETS = 6
 _partitions = st.lists(st.integers(0, 3), min_size=_TRACKLETS, max_size=_TRACKLETS)
 _steps = st.lists(
-    st.tuples(st.sampled_from(["merge", "split", "move"]), st.integers(0, 5), st.integers(0, 5), st.integers(1, 63)),
+    st.tuples(
+        st.sampled_from(["merge", "split", "move", "confirm"]), st.integers(0, 5), st.integers(0, 5), st.integers(1, 63)
+    ),
     max_size=7,
 )
 _CLASSES = ("car", "car", "truck", "bus", "truck", "car")
@@ -335,6 +378,8 @@ def _step(session: Session, kind: str, one: int, other: int, mask: int) -> int |
         if kind == "split":
             own = [name for name in names if _words(session)[name][0] == first]
             return split(session, own, **by).correction_id
+        if kind == "confirm":
+            return confirm(session, names, **by).correction_id
         return move(session, names, first, **by).correction_id
     except CorrectionError:
         return None

@@ -40,14 +40,22 @@ def upgrade() -> None:
     op.create_index("ix_status_samples_at", "status_samples", ["at"])
     op.create_index("ix_tracklets_long", "tracklets", ["ended_at", "started_at"], **_LONG)
     op.create_index("ix_assignments_doubtful", "assignments", ["score"], **_DOUBTFUL)
+    _say_kinds("merge, split, move, confirm or undo")
 
 
 def downgrade() -> None:
     """Back to the revision before."""
+    _say_kinds("merge, split, move or undo")
     op.drop_index("ix_assignments_doubtful", "assignments")
     op.drop_index("ix_tracklets_long", "tracklets")
     for table in _TABLES:
         op.drop_table(table)
+
+
+def _say_kinds(kinds: str) -> None:
+    # SQLite keeps no comments.
+    if op.get_bind().dialect.name == "postgresql":
+        op.alter_column("corrections", "kind", existing_type=sa.String(16), existing_nullable=False, comment=kinds)
 
 
 def _make_accounts() -> None:
