@@ -8,16 +8,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from storage.report import Format, corrections_report, show
+from storage.report import Format, Report, corrections_report, show
 from storage.terminal import DatabaseUrl, OutputFormat, Person, person, reading, writing
 
 if TYPE_CHECKING:
     from storage.history import Correction
+    from storage.report import Value
 
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why, for whoever asks later.")]
 Tracklets = Annotated[
     list[str], typer.Argument(metavar="TRACKLET...", help="Their ids, or the first or last characters of each.")
 ]
+_REVIEW_COLUMNS = (
+    "kind",
+    "probability",
+    "tracklet",
+    "vehicle",
+    "started_at",
+    "other_tracklet",
+    "other_vehicle",
+    "other_started_at",
+    "bands",
+    "reason",
+)
 
 
 def why(
@@ -147,7 +160,41 @@ def corrections(
         show(corrections_report(find(session, limit=limit, people_only=people_only)), output)
 
 
-COMMANDS = (why, merge, split, move, confirm, undo, corrections)
+def review(
+    database: DatabaseUrl,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    by: Person = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """List the links and the near misses that the matcher was least sure of, that first.
+
+    `confirm TRACKLET OTHER` says that it was right. Where it was not: `split TRACKLET` for a link, and `merge` of the
+    two vehicles for a near miss. What a person has decided is left out.
+
+    Example: review --limit 10 --database sqlite:///demo.db
+    """
+    with reading(database, "review", by, limit=limit) as session:
+        from storage.review import doubtful
+
+        rows: list[tuple[Value, ...]] = [
+            (
+                one.kind,
+                round(one.probability, 4),
+                one.tracklet_id,
+                one.vehicle_id,
+                one.started_at,
+                one.other_tracklet_id,
+                one.other_vehicle_id,
+                one.other_started_at,
+                one.modality_pair,
+                one.reason,
+            )
+            for one in doubtful(session, limit=limit)
+        ]
+        show(Report(_REVIEW_COLUMNS, rows, f"{len(rows)} doubtful"), output)
+
+
+COMMANDS = (why, merge, split, move, confirm, undo, corrections, review)
 
 
 def _tell(made: Correction) -> None:

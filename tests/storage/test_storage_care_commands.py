@@ -39,6 +39,7 @@ ASKED: dict[str, tuple[list[str], str]] = {
     "confirm": (["gate/s1/1"], "gate/s1/1"),
     "undo": (["1"], ""),
     "corrections": ([], ""),
+    "review": ([], ""),
     "hold": (["v1", "--note", "case 1"], "v1"),
     "release": (["gate/s1/3"], "gate/s1/3"),
     "holds": ([], ""),
