@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
 
 from web.api.routes import add_routes
 from web.guard import add_guard
@@ -55,5 +56,14 @@ def create_app(services: Services) -> FastAPI:
 
     app = create_api(services)
     pages_app.state.services = services
-    ui.run_with(app, title=TITLE, storage_secret=secrets.token_urlsafe(32), show_welcome_message=False)
+    # Compressed outside of the guard, which writes into pages.
+    app.add_middleware(GZipMiddleware)
+    ui.run_with(
+        app,
+        title=TITLE,
+        storage_secret=secrets.token_urlsafe(32),
+        session_middleware_kwargs={"same_site": "strict"},
+        gzip_middleware_factory=None,
+        show_welcome_message=False,
+    )
     return app

@@ -6,6 +6,11 @@ import getpass
 from dataclasses import dataclass
 
 from storage.accounts import Role
+from storage.errors import StorageError
+
+
+class EndedError(StorageError):
+    """Who asks has logged out meanwhile, or may no longer what they could when their page was made."""
 
 
 @dataclass(frozen=True, slots=True)

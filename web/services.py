@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from storage.asking import Inquiry, asked, decided
 from storage.crop_store import CropStore
+from web.logins import still
 from web.signed_links import SignedLinks
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Services:
         crops: Crops and context pictures.
         zone: In which people read times.
         links: Addresses of pictures and clips.
+        is_public: Other machines reach the program: nobody is answered without an account, even if there is none.
     """
 
     def __init__(self, site: SiteConfig, database: Database) -> None:
@@ -38,6 +40,7 @@ class Services:
         self.crops = CropStore(site.crops_dir)
         self.zone = ZoneInfo(site.time_zone)
         self.links = SignedLinks(site.web.link_minutes * 60)
+        self.is_public = False
 
     def asking(
         self, caller: Caller, action: str, subject: str = "", **details: object
@@ -49,14 +52,17 @@ class Services:
             action: What, in a word.
             subject: The vehicle or tracklet; empty: a question about many.
             details: Filters.
+
+        Raises:
+            EndedError: The caller's login has ended, or their rights have changed.
         """
-        return asked(self.database, Inquiry(action, caller.person, subject, details))
+        return asked(self.database, Inquiry(action, still(self.database, caller).person, subject, details))
 
     def deciding(
         self, caller: Caller, action: str, subject: str = "", **details: object
     ) -> AbstractContextManager[Session]:
         """As `asking`, in a transaction that nobody else decides beside; see `storage.asking.decided`."""
-        return decided(self.database, Inquiry(action, caller.person, subject, details))
+        return decided(self.database, Inquiry(action, still(self.database, caller).person, subject, details))
 
     def close(self) -> None:
         """Lets go of the database."""

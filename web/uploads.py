@@ -1,0 +1,91 @@
+"""Pictures that people send, decoded within bounds: what a file says of itself is checked before it is believed."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Decoders that an upload may reach; Pillow knows many more, some of which start other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+#: Of these Pillow makes one channel of more than 8 bits.
+_DEEP_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
+
+
+class UploadError(ValueError):
+    """A file that is no picture that can be taken; in one line that a person can be shown."""
+
+
+def read_picture(data: bytes, *, max_bytes: int, max_pixels: int) -> NDArray[np.uint8]:
+    """A picture of a file that somebody sent.
+
+    One with more than 8 bits a pixel, as thermal cameras write, is stretched between its coldest and hottest pixel.
+
+    Args:
+        data: The file: JPEG, PNG, WebP, TIFF or BMP.
+        max_bytes: Longer ones are refused.
+        max_pixels: Larger ones are refused, by what the file says of itself, before anything is decoded.
+
+    Returns:
+        (h, w, 3) uint8, RGB, upright.
+
+    Raises:
+        UploadError: It is too large, broken, moving, or no such picture.
+    """
+    if len(data) > max_bytes:
+        raise UploadError(f"the file has {len(data)} bytes: at most {max_bytes} are taken")
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own bound is a warning below twice its size; ours is smaller and stricter.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Text beside a damaged picture is nobody's concern.
+            warnings.simplefilter("ignore", UserWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                _check(picture, max_pixels)
+                picture.load()
+                return _upright(picture)
+    except UploadError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UploadError(f"the picture has too many pixels: at most {max_pixels} are taken") from error
+    except UnidentifiedImageError as error:
+        raise UploadError("this is no picture: JPEG, PNG, WebP, TIFF and BMP are taken") from error
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError) as error:
+        # Whatever a decoder says of a broken file: Pillow's raise all of these.
+        raise UploadError(f"the picture is broken: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _check(picture: Image.Image, max_pixels: int) -> None:
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise UploadError("the picture is empty")
+    if width * height > max_pixels:
+        raise UploadError(f"the picture has {width}x{height} pixels: at most {max_pixels} are taken")
+    if getattr(picture, "n_frames", 1) > 1:
+        raise UploadError("the picture has several frames: one is taken")
+
+
+def _upright(picture: Image.Image) -> NDArray[np.uint8]:
+    turned = ImageOps.exif_transpose(picture)
+    if turned.mode in _DEEP_MODES:
+        return _stretched(np.asarray(turned, dtype=np.float64))
+    if "A" in turned.getbands() or "transparency" in turned.info:
+        with_alpha = turned.convert("RGBA")
+        white = Image.new("RGBA", with_alpha.size, "white")
+        turned = Image.alpha_composite(white, with_alpha)
+    return np.array(turned.convert("RGB"), dtype=np.uint8)  # (h, w, 3)
+
+
+def _stretched(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """(h, w) of any range -> (h, w, 3) from 0 to 255."""
+    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(finite.min()), float(finite.max())
+    span = high - low
+    grey = np.zeros_like(finite) if span <= 0 else (finite - low) / span * 255.0
+    return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
