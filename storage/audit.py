@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, or_, select
+from sqlalchemy import insert, or_, select, tuple_
 
 from storage.errors import StorageError
 from storage.lookup import find_tracklet, find_vehicle
@@ -55,6 +55,7 @@ class AuditEntry:
         action: What was asked or done.
         subject: The vehicle or tracklet; empty: a question about many.
         details: Filters and notes.
+        number: Later ones are higher.
     """
 
     at: datetime
@@ -62,6 +63,7 @@ class AuditEntry:
     action: str
     subject: str
     details: dict[str, Any]
+    number: int = field(default=0, compare=False)
 
 
 def note(session: Session, inquiry: Inquiry, at: datetime) -> None:
@@ -89,6 +91,7 @@ def entries(
     vehicle: str | None = None,
     person: str | None = None,
     start: datetime | None = None,
+    behind: tuple[datetime, int] | None = None,
     limit: int | None = None,
 ) -> list[AuditEntry]:
     """What was noted, latest first.
@@ -99,10 +102,11 @@ def entries(
             that is forgotten is found too.
         person: Only what this person asked.
         start: Only what was asked at this moment or later.
+        behind: Only what comes after the note of this time and number.
         limit: At most so many.
     """
     row = AuditRow
-    wanted = select(row.at, row.person, row.action, row.subject, row.details)
+    wanted = select(row.at, row.person, row.action, row.subject, row.details, row.audit_id)
     if vehicle is not None:
         begins_so = AssignmentRow.vehicle_id.startswith(vehicle, autoescape=True)
         own = select(AssignmentRow.tracklet_id).where(begins_so, AssignmentRow.is_current)
@@ -111,6 +115,8 @@ def entries(
         wanted = wanted.where(row.person == person)
     if start is not None:
         wanted = wanted.where(row.at >= start)
+    if behind is not None:
+        wanted = wanted.where(tuple_(row.at, row.audit_id) < behind)
     rows = session.execute(wanted.order_by(row.at.desc(), row.audit_id.desc()).limit(limit))
     return [AuditEntry(*found) for found in rows]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -17,7 +17,7 @@ from storage.models import AssignmentRow, EmbeddingRow
 from storage.records import MATCHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -70,14 +70,22 @@ class Explanation:
     camera_trouble: str | None = None
 
 
-def explain(session: Session, tracklet_id: str) -> Explanation:
+def explain(session: Session, tracklet_id: str, *, visible: Collection[str] | None = None) -> Explanation:
     """All that was decided on the tracklet of that id, or on the only one whose id begins or ends so.
+
+    Args:
+        session: To read from.
+        tracklet_id: Its id, or a part of it.
+        visible: The only cameras that there are for whoever asks; None: all. What was weighed against tracklets of
+            others, and what a correction did to these, is left out.
 
     Raises:
         TrackletNotFoundError: None, or several.
     """
-    found = find_tracklet(session, tracklet_id)
+    found = find_tracklet(session, tracklet_id, visible=visible)
     made = decisions(session, AssignmentRow.tracklet_id == found.tracklet_id)
+    if visible is not None:
+        made = [_limited(decision, visible) for decision in made]
     return Explanation(
         found.tracklet_id,
         found.camera,
@@ -86,7 +94,7 @@ def explain(session: Session, tracklet_id: str) -> Explanation:
         found.ended_at,
         found.end_reason,
         tuple(reversed(made)),
-        {one.correction_id: one for one in corrections(session, tracklet_id=found.tracklet_id)},
+        {one.correction_id: one for one in corrections(session, tracklet_id=found.tracklet_id, visible=visible)},
         _crops(session, {found.tracklet_id, *_compared(made)}),
         troubles_of_tracklet(session, found.tracklet_id),
     )
@@ -112,6 +120,22 @@ def in_words(explanation: Explanation) -> Iterator[str]:
 
 def _time(moment: datetime) -> str:
     return utc_text(moment, "milliseconds")
+
+
+def _limited(decision: Decision, visible: Collection[str]) -> Decision:
+    """The decision without what it tells of other cameras."""
+    said, evidence = decision.said, dict(decision.said.evidence)
+    told = evidence.get("candidates")
+    weighed = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    seen = [one for one in weighed if one.get("camera") in visible]
+    # How many there were, and how far off the nearest was, would tell of those that are left out.
+    for name in ("considered", "candidates", "similarity", "modalities", "transit", "transit_s", "co_visibility"):
+        evidence.pop(name, None)
+    if isinstance(told, list):
+        evidence["candidates"] = seen
+    if any(one.get("vehicle_id") == said.vehicle_id for one in seen):
+        return replace(decision, said=replace(said, evidence=evidence))
+    return replace(decision, said=replace(said, evidence=evidence, margin=None, modality_pair=None, transit_s=None))
 
 
 def _compared(made: Iterable[Decision]) -> set[str]:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Table, select
 from sqlalchemy.orm import aliased
 
-from storage.models import AssignmentRow, CorrectionRow
+from storage.models import AssignmentRow, CorrectionRow, TrackletRow
 from storage.records import MATCHER, AssignmentRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from datetime import datetime
 
-    from sqlalchemy import ColumnExpressionArgument, Row
+    from sqlalchemy import ColumnExpressionArgument, Row, Select
     from sqlalchemy.orm import Session
 
 _FIELDS = tuple(field.name for field in fields(AssignmentRecord))
@@ -105,23 +105,37 @@ def _decisions(rows: Iterable[Row[Any]]) -> list[Decision]:
 
 
 def corrections(
-    session: Session, *, limit: int | None = None, people_only: bool = False, tracklet_id: str | None = None
+    session: Session,
+    *,
+    limit: int | None = None,
+    before: int | None = None,
+    people_only: bool = False,
+    tracklet_id: str | None = None,
+    visible: Collection[str] | None = None,
 ) -> list[Correction]:
     """What was corrected, latest first; two SQL statements.
 
     Args:
         session: To read from.
         limit: At most so many.
+        before: Only those of a lower number.
         people_only: Leaves out what the matcher's second look did.
         tracklet_id: Only those that decided on this tracklet.
+        visible: The only cameras whose tracklets there are: of others no change is told, nor a correction that changed
+            nothing else; None: all.
     """
     later = aliased(CorrectionRow)
     chosen = select(CorrectionRow.correction_id).order_by(CorrectionRow.correction_id.desc()).limit(limit)
+    if before is not None:
+        chosen = chosen.where(CorrectionRow.correction_id < before)
     if people_only:
         chosen = chosen.where(CorrectionRow.made_by != MATCHER)
     if tracklet_id is not None:
         own = select(AssignmentRow.correction_id).where(AssignmentRow.tracklet_id == tracklet_id)
         chosen = chosen.where(CorrectionRow.correction_id.in_(own.where(AssignmentRow.correction_id.is_not(None))))
+    if visible is not None:
+        seen = _at_cameras(select(AssignmentRow.correction_id), visible)
+        chosen = chosen.where(CorrectionRow.correction_id.in_(seen.where(AssignmentRow.correction_id.is_not(None))))
     ids = chosen.subquery()
     rows = session.execute(
         select(
@@ -137,19 +151,29 @@ def corrections(
         .outerjoin(later, later.undoes == CorrectionRow.correction_id)
         .order_by(CorrectionRow.correction_id.desc())
     ).all()
-    changes = _changes(session, AssignmentRow.correction_id.in_(select(ids.c.correction_id)))
+    changes = _changes(session, AssignmentRow.correction_id.in_(select(ids.c.correction_id)), visible)
     return [Correction(*row, changes=tuple(changes.get(row.correction_id, ()))) for row in rows]
 
 
-def _changes(session: Session, condition: ColumnExpressionArgument[bool]) -> dict[int | None, list[Change]]:
+def _at_cameras(decided: Select[*tuple[Any, ...]], visible: Collection[str] | None) -> Select[*tuple[Any, ...]]:
+    """Of decisions those on tracklets of these cameras."""
+    if visible is None:
+        return decided
+    on_tracklet = TrackletRow.tracklet_id == AssignmentRow.tracklet_id
+    return decided.join(TrackletRow, on_tracklet).where(TrackletRow.camera.in_(visible))
+
+
+def _changes(
+    session: Session, condition: ColumnExpressionArgument[bool], visible: Collection[str] | None
+) -> dict[int | None, list[Change]]:
     before = aliased(AssignmentRow)
-    rows = session.execute(
+    changed = (
         select(AssignmentRow.correction_id, AssignmentRow.tracklet_id, before.vehicle_id, AssignmentRow.vehicle_id)
         .outerjoin(before, before.assignment_id == AssignmentRow.supersedes)
         .where(condition)
         .order_by(AssignmentRow.tracklet_id)
     )
     found: dict[int | None, list[Change]] = {}
-    for correction_id, *change in rows:
+    for correction_id, *change in session.execute(_at_cameras(changed, visible)):
         found.setdefault(correction_id, []).append(Change(*change))
     return found

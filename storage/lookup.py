@@ -10,6 +10,8 @@ from storage.errors import TrackletNotFoundError, VehicleNotFoundError
 from storage.models import TrackletRow, VehicleRow
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy.orm import Session
 
 
@@ -32,18 +34,24 @@ def find_vehicle(session: Session, vehicle_id: str) -> VehicleRow:
     return found[0]
 
 
-def find_tracklet(session: Session, tracklet_id: str) -> TrackletRow:
+def find_tracklet(session: Session, tracklet_id: str, *, visible: Collection[str] | None = None) -> TrackletRow:
     """The tracklet of that id, or the only one whose id begins or ends so.
+
+    Args:
+        session: To read from.
+        tracklet_id: Its id, or a part of it.
+        visible: The only cameras whose tracklets there are; None: all.
 
     Raises:
         TrackletNotFoundError: None, or several.
     """
-    exact = session.scalars(select(TrackletRow).where(TrackletRow.tracklet_id == tracklet_id)).one_or_none()
+    known = select(TrackletRow) if visible is None else select(TrackletRow).where(TrackletRow.camera.in_(visible))
+    exact = session.scalars(known.where(TrackletRow.tracklet_id == tracklet_id)).one_or_none()
     if exact is not None:
         return exact
     column = TrackletRow.tracklet_id
     part = or_(column.startswith(tracklet_id, autoescape=True), column.endswith(tracklet_id, autoescape=True))
-    found = session.scalars(select(TrackletRow).where(part).order_by(column).limit(3)).all()
+    found = session.scalars(known.where(part).order_by(column).limit(3)).all()
     if not found:
         raise TrackletNotFoundError(f"tracklet {tracklet_id}: not known")
     if len(found) > 1:
