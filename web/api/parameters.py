@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, Path, Request
+from fastapi import Depends, Path, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from reid.modality import Modality
 from storage.accounts import Role
 from web.callers import Caller
-from web.guard import caller_of
+from web.guard import require
 from web.services import Services
 
 MAX_PAGE = 500
@@ -23,7 +22,7 @@ CAMERA_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 VEHICLE_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 TRACKLET_PATTERN = r"^[A-Za-z0-9_.:-]+(/[A-Za-z0-9_.:-]+)*$"
 #: No control characters: PostgreSQL takes no NUL, and nobody reads the others.
-TEXT_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*$"
+TEXT_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]\d{2}:\d{2})")
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -51,22 +50,10 @@ def given_services(request: Request) -> Services:
     return found
 
 
-def _require(role: Role) -> Callable[[Request], Caller]:
-    def found(request: Request) -> Caller:
-        caller = caller_of(request)
-        if caller is None:
-            raise HTTPException(401, "log in, or give a token", {"WWW-Authenticate": "Bearer"})
-        if not caller.may(role):
-            raise HTTPException(403, f"this is for {role}s")
-        return caller
-
-    return found
-
-
 GivenServices = Annotated[Services, Depends(given_services)]
-Viewer = Annotated[Caller, Depends(_require(Role.VIEWER))]
-Operator = Annotated[Caller, Depends(_require(Role.OPERATOR))]
-Administrator = Annotated[Caller, Depends(_require(Role.ADMIN))]
+Viewer = Annotated[Caller, Depends(require(Role.VIEWER))]
+Operator = Annotated[Caller, Depends(require(Role.OPERATOR))]
+Administrator = Annotated[Caller, Depends(require(Role.ADMIN))]
 
 Moment = Annotated[
     datetime,
@@ -78,6 +65,8 @@ Camera = Annotated[str, Field(pattern=CAMERA_PATTERN)]
 Note = Annotated[
     str, Field(default="", max_length=500, pattern=TEXT_PATTERN, description="Why, for whoever asks later.")
 ]
+VehicleName = Annotated[str, Field(pattern=VEHICLE_PATTERN, max_length=64)]
+TrackletName = Annotated[str, Field(pattern=TRACKLET_PATTERN, max_length=192)]
 VehicleId = Annotated[
     str,
     Path(

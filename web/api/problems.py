@@ -19,6 +19,7 @@ from storage.errors import (
     TransientStorageError,
     VehicleNotFoundError,
 )
+from web.callers import EndedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,6 +92,8 @@ def _place(location: tuple[str | int, ...]) -> str:
 async def _storage(_request: Request, error: StorageError) -> JSONResponse:
     if isinstance(error, VehicleNotFoundError | TrackletNotFoundError):
         return problem(404, str(error))
+    if isinstance(error, EndedError):
+        return problem(401, str(error), {"WWW-Authenticate": "Bearer"})
     if isinstance(error, CorrectionError):
         return problem(409, str(error))
     # Which database, and what it said, is for whoever runs this program.
