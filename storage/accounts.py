@@ -228,7 +228,7 @@ def make_token(
     if held is None:
         raise StorageError(f"account {account!r}: there is none of that name")
     if not Role(held).may(role):
-        raise StorageError(f"account {account} is a {held}'s: no token of it may do what an {role} may")
+        raise StorageError(f"account {account} has the role {held}: no token of it can have the role {role}")
     if expires_at <= at:
         raise StorageError("a token has to expire later than now")
     if len(label) > _MAX_LABEL_LENGTH:

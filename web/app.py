@@ -11,6 +11,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 
 from web.api.routes import add_routes
 from web.guard import add_guard
+from web.login import add_login
 from web.media import add_media
 from web.watching import Watchman
 
@@ -42,6 +43,7 @@ def create_api(services: Services) -> FastAPI:
     app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.services = services
     add_guard(app)
+    add_login(app)
     add_routes(app)
     add_media(app)
     return app
