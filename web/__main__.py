@@ -102,9 +102,11 @@ def _serve(site: SiteConfig, where: _Listening, *, show: bool) -> None:
     try:
         listener = _listener(where)
         from web.app import create_app
+        from web.server import Server
 
+        application = create_app(services)
         server = uvicorn.Config(
-            create_app(services),
+            application,
             log_level="warning",
             server_header=False,
             proxy_headers=where.proxies is not None,
@@ -120,7 +122,7 @@ def _serve(site: SiteConfig, where: _Listening, *, show: bool) -> None:
         if show:
             Timer(1.0, webbrowser.open, [address]).start()
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(server).run(sockets=[listener])
+            Server(server, application.state.feed.close).run(sockets=[listener])
     finally:
         services.close()
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
 
-from web.api import decisions, journeys, site, vehicles
+from web.api import decisions, events, journeys, site, vehicles
+from web.api.feed import Feed
 from web.api.problems import Problem, add_problems, problem
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ Pictures are found by addresses that are good for some minutes.
 
 def add_routes(app: FastAPI) -> None:
     """Makes the routes known."""
-    for router in (site.router, vehicles.router, journeys.router, decisions.router):
+    app.state.feed = Feed(app.state.services.database)
+    for router in (site.router, vehicles.router, journeys.router, decisions.router, events.router):
         app.include_router(router, prefix=PREFIX, generate_unique_id_function=_named, max_body_size=MAX_BODY_BYTES)
     app.router.add_route(PREFIX + "/{rest:path}", _Nothing(), include_in_schema=False)  # type: ignore[arg-type]
     add_problems(app)
