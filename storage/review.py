@@ -125,7 +125,7 @@ def doubtful(session: Session, *, limit: int = 50, visible: Collection[str] | No
     return [_answer(doubt, other, crops) for doubt, other in found]
 
 
-def _decisions(visible: Collection[str] | None) -> Select[Any]:
+def _decisions(visible: Collection[str] | None) -> Select[*tuple[Any, ...]]:
     """The matcher's current decisions that are final, with their tracklets."""
     # With the name spelled out, or the databases don't see that ix_assignments_doubtful has all there is to find.
     matcher: ColumnElement[str] = literal_column(f"'{MATCHER}'")
@@ -186,7 +186,7 @@ def _text(candidate: dict[str, Any], name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _tracklets(visible: Collection[str] | None) -> Select[Any]:
+def _tracklets(visible: Collection[str] | None) -> Select[*tuple[Any, ...]]:
     """Tracklets with the vehicle that each has now."""
     chosen = select(TrackletRow.tracklet_id, AssignmentRow.vehicle_id, TrackletRow.camera, TrackletRow.started_at).join(
         AssignmentRow, (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & AssignmentRow.is_current

@@ -1,0 +1,186 @@
+"""Looking out for watched vehicles, and what waits to be told: the work of a program that runs all the time.
+
+A vehicle returns with every tracklet that becomes its own after the watch was made and was not its own then: one that
+has just been seen, or one of long ago that a correction gives it. That is noted once for each tracklet, at the first
+decision, although it is provisional: the final one comes when the tracklet has ended, which may take hours. A notice
+stays where the tracklet proves to be another's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from sqlalchemy import Table, select, update
+
+from storage.matcher_state import newest_decision
+from storage.models import AssignmentRow, TrackletRow, WatchNoticeRow, WatchRow
+from storage.statements import add_numbered, wait_for_decisions
+from storage.watch_heirs import going_on, heirs
+from storage.watches import Notice, find_notices
+from storage.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Row
+    from sqlalchemy.orm import Session
+
+#: Under which name `consumer_offsets` keep up to which decision has been looked at, and whose turn it is to look.
+OFFSET_TOPIC = "watches"
+_LOOKED_AT, _TURN = 0, 1
+#: Decisions looked at in one transaction: matchers may wait for it.
+BATCH = 1000
+MAX_ERROR_LENGTH = 500
+
+_NOTICES = cast("Table", WatchNoticeRow.__table__)
+
+
+class _Seen(NamedTuple):
+    """A decision on a tracklet, which still holds."""
+
+    assignment_id: int
+    tracklet_id: str
+    vehicle_id: str
+    camera: str
+    started_at: datetime
+
+
+def look_out(session: Session, at: datetime) -> bool:
+    """Looks at the decisions made since the last time, and notes which watched vehicles they bring back.
+
+    None is missed: where decisions are being made, it waits for them, `statements.READER_TIMEOUT_S` at most. Of several
+    who look at once, one is heard.
+
+    Args:
+        session: Of `Database.transaction`.
+        at: Now, by the clock.
+
+    Returns:
+        Whether there may be more to look at.
+
+    Raises:
+        OffsetConflictError: Another has looked meanwhile.
+        TransientStorageError: It waited in vain.
+    """
+    watches = going_on(session)
+    if not watches:
+        return False
+    looked_at = Writer(session).next_offset(OFFSET_TOPIC, _LOOKED_AT)
+    after = max(min(found.after for found in watches), looked_at or 0)
+    if newest_decision(session) <= after:
+        return False
+    wait_for_decisions(session)
+    numbers = select(AssignmentRow.assignment_id).where(AssignmentRow.assignment_id > after)
+    last = session.scalars(numbers.order_by(AssignmentRow.assignment_id).limit(BATCH)).all()
+    # First, so that whoever looks beside this one stands aside before it writes anything.
+    Writer(session).advance_offset(OFFSET_TOPIC, _LOOKED_AT, expected=looked_at, next_offset=last[-1])
+    _note(session, watches, _seen(session, after, last[-1]), at)
+    return len(last) == BATCH
+
+
+def has_work(session: Session) -> bool:
+    """Whether anything is watched, or waits to be told."""
+    watched = select(WatchRow.watch_id).where(WatchRow.ended_at.is_(None)).limit(1)
+    waits = select(WatchNoticeRow.notice_id).where(WatchNoticeRow.delivered_at.is_(None)).limit(1)
+    return any(session.execute(asked).first() is not None for asked in (waits, watched))
+
+
+def take_turn(session: Session, held: int | None, now_ms: int, until_ms: int) -> int | None:
+    """Has the turn to look and to tell, or goes on having it: of several programs one does.
+
+    Args:
+        session: Of `Database.transaction`.
+        held: What this function gave last time; None where it was nothing.
+        now_ms: Milliseconds since the Unix epoch.
+        until_ms: How long it is wanted; a turn that isn't renewed by then is another's to take.
+
+    Returns:
+        The turn; None where another has it.
+    """
+    found = Writer(session).next_offset(OFFSET_TOPIC, _TURN)
+    if found is not None and found != held and found > now_ms:
+        return None
+    Writer(session).advance_offset(OFFSET_TOPIC, _TURN, expected=found, next_offset=until_ms)
+    return until_ms
+
+
+def waiting(session: Session, *, limit: int = 100) -> list[Notice]:
+    """What is to be told; what has failed most often last, so that it keeps nothing else from being told."""
+    return find_notices(
+        session,
+        WatchNoticeRow.delivered_at.is_(None),
+        order=(WatchNoticeRow.attempts, WatchNoticeRow.notice_id),
+        limit=limit,
+    )
+
+
+def note_delivery(session: Session, notice_id: int, at: datetime) -> None:
+    """Everybody has been told."""
+    own = WatchNoticeRow.notice_id == notice_id
+    session.execute(update(_NOTICES).where(own).values(delivered_at=at))
+
+
+def note_failure(session: Session, notice_id: int, error: str) -> None:
+    """Somebody could not be told; why, in one line without secrets."""
+    own = WatchNoticeRow.notice_id == notice_id
+    failed = {"attempts": WatchNoticeRow.attempts + 1, "error": error[:MAX_ERROR_LENGTH]}
+    session.execute(update(_NOTICES).where(own).values(failed))
+
+
+def _seen(session: Session, after: int, until: int) -> list[_Seen]:
+    """The decisions between two numbers that still hold."""
+    rows = session.execute(
+        select(
+            AssignmentRow.assignment_id,
+            AssignmentRow.tracklet_id,
+            AssignmentRow.vehicle_id,
+            TrackletRow.camera,
+            TrackletRow.started_at,
+        )
+        .join(TrackletRow, TrackletRow.tracklet_id == AssignmentRow.tracklet_id)
+        .where(AssignmentRow.assignment_id > after, AssignmentRow.assignment_id <= until, AssignmentRow.is_current)
+        .order_by(AssignmentRow.assignment_id)
+    )
+    return [_Seen(*row) for row in rows]
+
+
+def _note(session: Session, watches: Sequence[Row[*tuple[Any, ...]]], seen: Sequence[_Seen], at: datetime) -> None:
+    vehicles = heirs(session, watches)
+    returned = [one for one in seen if one.vehicle_id in set(vehicles.values())]
+    names = sorted({one.tracklet_id for one in returned})
+    history = _history(session, names)
+    told = select(WatchNoticeRow.watch_id, WatchNoticeRow.tracklet_id).where(WatchNoticeRow.tracklet_id.in_(names))
+    known = {(row.watch_id, row.tracklet_id) for row in session.execute(told)}
+    add = add_numbered(session.get_bind().dialect.name, WatchNoticeRow)
+    for one in returned:
+        for found in watches:
+            is_asked = vehicles[found.watch_id] == one.vehicle_id and one.assignment_id > found.after
+            is_known = (found.watch_id, one.tracklet_id) in known
+            if is_asked and not is_known and _owner(history[one.tracklet_id], found.after) != found.vehicle_id:
+                session.execute(add, _notice_values(found.watch_id, one, at))
+
+
+def _notice_values(watch_id: int, one: _Seen, at: datetime) -> dict[str, object]:
+    place = {"tracklet_id": one.tracklet_id, "camera": one.camera, "seen_at": one.started_at}
+    return {"watch_id": watch_id, "made_at": at, "attempts": 0, "error": "", **place}
+
+
+def _history(session: Session, names: Sequence[str]) -> dict[str, list[tuple[int, str]]]:
+    """All decisions on these tracklets: their numbers and vehicles, earliest first."""
+    asked = select(AssignmentRow.tracklet_id, AssignmentRow.assignment_id, AssignmentRow.vehicle_id)
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    rows = asked.where(AssignmentRow.tracklet_id.in_(names)).order_by(AssignmentRow.assignment_id)
+    for tracklet_id, number, vehicle_id in session.execute(rows):
+        found[tracklet_id].append((number, vehicle_id))
+    return found
+
+
+def _owner(history: Iterable[tuple[int, str]], at_number: int) -> str | None:
+    """Whose a tracklet was when the decisions had come to a number."""
+    owner = None
+    for number, vehicle_id in history:
+        if number <= at_number:
+            owner = vehicle_id
+    return owner
