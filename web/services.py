@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from storage.asking import Inquiry, asked, decided
 from storage.crop_store import CropStore
+from web.likeness import likeness_index
 from web.logins import still
 from web.signed_links import SignedLinks
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from storage.database import Database, Session
+    from storage.likeness import LikenessIndex
     from streamer.config import SiteConfig
     from web.callers import Caller
 
@@ -41,6 +44,20 @@ class Services:
         self.zone = ZoneInfo(site.time_zone)
         self.links = SignedLinks(site.web.link_minutes * 60)
         self.is_public = False
+        self._likeness: LikenessIndex | None = None
+        self._likeness_lock = Lock()
+
+    @property
+    def likeness(self) -> LikenessIndex:
+        """Who looks like whom. Its first question reads all vectors: some 20 s where there are a million.
+
+        Raises:
+            CalibrationError: The site's calibration can't be read.
+        """
+        with self._likeness_lock:
+            if self._likeness is None:
+                self._likeness = likeness_index(self.site)
+            return self._likeness
 
     def asking(
         self, caller: Caller, action: str, subject: str = "", **details: object
