@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
@@ -98,9 +99,19 @@ class _Query:
 
 @dataclass(frozen=True, slots=True)
 class _Hit:
-    """A look that is near, before the database was asked; `turn`: its place among those of its pair of bands."""
+    """A look that is near, before the database was asked.
 
-    turn: tuple[int, bool, str, str]
+    Attributes:
+        place: Among those of its pair of bands; 0: the nearest.
+        pair: Sorts the pair of bands; two of one band first, since they say most.
+        embedding_id: Its number.
+        tracklet_id: Whose.
+        similarity: To the query.
+        log_odds: See `Likeness`.
+    """
+
+    place: int
+    pair: tuple[bool, str, str]
     embedding_id: int
     tracklet_id: str
     similarity: float
@@ -109,10 +120,11 @@ class _Hit:
 
 @dataclass(frozen=True, slots=True)
 class _Near:
-    """The nearest of so many that were compared, best first; and whether these are all of them."""
+    """The nearest of so many that were compared, best first; whether by log-odds; and whether these are all of them."""
 
     hits: list[_Hit]
     compared: int
+    is_measured: bool
     is_all: bool
 
 
@@ -238,11 +250,10 @@ class LikenessIndex:
         while True:
             with self._held():
                 near = self._near(queries, chosen, count)
-            found = _read_back(session, near, chosen)
+            found = [(hit, one) for hit, one in _read_back(session, near, chosen) if one.vehicle_id != own]
             best: dict[str, Likeness] = {}
-            for one in found:
-                if one.vehicle_id != own:
-                    best.setdefault(one.vehicle_id, one)
+            for _, one in found if near.is_measured else _in_turns(found):
+                best.setdefault(one.vehicle_id, one)
             if len(best) >= limit or near.is_all or count >= MAX_LOOKS:
                 return list(best.values())[:limit]
             count = min(count * _FACTOR, MAX_LOOKS)
@@ -264,7 +275,7 @@ class LikenessIndex:
         models = {(query.model_id, len(query.vector)) for query in queries}
         compared = [int(np.count_nonzero(mask)) for key, mask in masks.items() if (key[0], key[2]) in models]
         is_all = len(hits) <= count and all(number <= count for number in compared)
-        return _Near(hits[:count], sum(compared), is_all)
+        return _Near(hits[:count], sum(compared), is_measured, is_all)
 
     def _centred(self, query: _Query) -> NDArray[np.float32]:
         band = self._band(query.model_id, query.modality, len(query.vector))
@@ -356,10 +367,9 @@ def _nearest(
     rows, similarities = band.nearest(vector, among, count)
     said = None if band.scale is None else band.scale.log_odds(query.modality, band.modality, similarities)
     log_odds = [None] * len(rows) if said is None else said.tolist()
-    # Its own band first: there a likeness says most.
     pair = (query.modality != band.modality, band.modality, query.modality)
     return [
-        _Hit((place, *pair), *band.look_at(row), similarity, nats)
+        _Hit(place, pair, *band.look_at(row), similarity, nats)
         for place, (row, similarity, nats) in enumerate(
             zip(rows.tolist(), similarities.tolist(), log_odds, strict=True)
         )
@@ -372,10 +382,21 @@ def _by_log_odds(hit: _Hit) -> tuple[Any, ...]:
 
 
 def _by_place(hit: _Hit) -> tuple[Any, ...]:
-    return (*hit.turn, hit.tracklet_id)
+    return (hit.place, hit.pair, hit.tracklet_id)
 
 
-def _read_back(session: Session, near: _Near, chosen: LikenessFilter) -> list[Likeness]:
+def _in_turns(found: list[tuple[_Hit, Likeness]]) -> list[tuple[_Hit, Likeness]]:
+    """The best vehicle of each pair of bands, then the second of each: counted anew, since some were left out."""
+    placed: dict[tuple[tuple[bool, str, str], str], int] = {}
+    counts: Counter[tuple[bool, str, str]] = Counter()
+    for hit, one in found:
+        if (hit.pair, one.vehicle_id) not in placed:
+            placed[hit.pair, one.vehicle_id] = counts[hit.pair]
+            counts[hit.pair] += 1
+    return sorted(found, key=lambda known: (placed[known[0].pair, known[1].vehicle_id], _by_place(known[0])[1:]))
+
+
+def _read_back(session: Session, near: _Near, chosen: LikenessFilter) -> list[tuple[_Hit, Likeness]]:
     """What the database knows of those looks now, in their order; without those that it no longer has or shows."""
     rows = session.execute(
         select(
@@ -396,7 +417,7 @@ def _read_back(session: Session, near: _Near, chosen: LikenessFilter) -> list[Li
     # By tracklet too: the number of a row that was removed may have come again.
     known = {(row.embedding_id, row.tracklet_id): row for row in rows}
     hits = [(hit, known.get((hit.embedding_id, hit.tracklet_id))) for hit in near.hits]
-    return [_likeness(hit, row, near.compared) for hit, row in hits if row is not None]
+    return [(hit, _likeness(hit, row, near.compared)) for hit, row in hits if row is not None]
 
 
 def _conditions(chosen: LikenessFilter) -> list[ColumnElement[bool]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: So many vectors tell a band's own centre; until there are, it is taken anew whenever the band has doubled.
 CENTRE_VECTORS = 20_000
 #: Fewer tell none: what two or three vectors share is the vehicles.
-MIN_CENTRE_VECTORS = 32
+MIN_CENTRE_VECTORS = 8
 # Rows by which columns grow at least.
 _GROWTH = 1024
 # A shorter vector is what rounding has left of one that says nothing.
