@@ -1,4 +1,4 @@
-"""Having a vehicle forgotten: all its tracklets, with paths, vectors, decisions and pictures."""
+"""Having a vehicle forgotten: all its tracklets, with paths, vectors, decisions and pictures, and who waited for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from storage import statements
 from storage.errors import StorageError
 from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, AuditRow, EmbeddingRow, HoldRow, SightingRow, TrackletRow
-from storage.removal import Removed, pictures_of, remove_pictures, remove_tracklets
+from storage.removal import Removed, pictures_of, remove_pictures, remove_tracklets, remove_watches
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -111,7 +111,9 @@ def forget(session: Session, crops: CropStore, vehicle_id: str, *, although_in_v
     pictures = remove_pictures(crops, found.pictures)
     if pictures.stuck:
         raise ForgetError(f"vehicle {found.vehicle_id}: not removed: {'; '.join(pictures.stuck.values())}")
-    return pictures.removed + remove_tracklets(session, found.tracklet_ids)
+    # While it is still known where its tracklets went.
+    watched = remove_watches(session, found.vehicle_id)
+    return pictures.removed + watched + remove_tracklets(session, found.tracklet_ids)
 
 
 def newest_forgetting(session: Session) -> int:

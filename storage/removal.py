@@ -23,14 +23,18 @@ from storage.models import (
     SightingRow,
     TrackletRow,
     VehicleRow,
+    WatchNoticeRow,
+    WatchRow,
 )
 from storage.statements import given_numbers
+from storage.watch_heirs import find_watches, heirs
 from storage.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+    from datetime import datetime
 
-    from sqlalchemy import CursorResult, Delete, Select
+    from sqlalchemy import ColumnElement, CursorResult, Delete, Select
     from sqlalchemy.orm import Session
 
     from storage.crop_store import CropStore
@@ -55,6 +59,8 @@ class Removed:
         dead_letters: Messages that could not be read.
         troubles: Times in which a camera was not to be trusted.
         audit: Notes of who asked what.
+        watches: Of vehicles that were forgotten, or that ended long ago.
+        notices: That watched vehicles returned.
     """
 
     tracklets: int = 0
@@ -71,6 +77,8 @@ class Removed:
     dead_letters: int = 0
     troubles: int = 0
     audit: int = 0
+    watches: int = 0
+    notices: int = 0
 
     def __add__(self, other: Removed) -> Removed:
         """The sum, count by count."""
@@ -136,6 +144,7 @@ def remove_tracklets(session: Session, tracklet_ids: Collection[str]) -> Removed
     has_correction = AssignmentRow.correction_id.is_not(None)
     touched = set(session.scalars(select(AssignmentRow.correction_id).where(own, has_correction)))
     _keep_numbers(session, AssignmentRow)
+    notices = remove_notices(session, WatchNoticeRow.tracklet_id.in_(tracklet_ids))
     embeddings = count_removed(session, delete(EmbeddingRow).where(EmbeddingRow.tracklet_id.in_(tracklet_ids)))
     sightings = count_removed(session, delete(SightingRow).where(SightingRow.tracklet_id.in_(tracklet_ids)))
     assignments = count_removed(session, delete(AssignmentRow).where(own))
@@ -143,7 +152,36 @@ def remove_tracklets(session: Session, tracklet_ids: Collection[str]) -> Removed
     gone = _remove_vehicles(session, vehicles)
     Writer(session).refresh_vehicles(vehicles - gone)
     corrections = _remove_corrections(session, {number for number in touched if number is not None})
-    return Removed(tracklets, sightings, embeddings, assignments, corrections, len(gone))
+    return Removed(tracklets, sightings, embeddings, assignments, corrections, len(gone), notices=notices)
+
+
+def remove_watches(session: Session, vehicle_id: str) -> Removed:
+    """Removes the watches of a vehicle, ended ones too, with all that came of them."""
+    found = find_watches(session)
+    own = {number for number, heir in heirs(session, found).items() if heir == vehicle_id}
+    own |= {row.watch_id for row in found if row.vehicle_id == vehicle_id}
+    notices = remove_notices(session, WatchNoticeRow.watch_id.in_(own))
+    return Removed(watches=_remove_numbered(session, WatchRow, WatchRow.watch_id.in_(own)), notices=notices)
+
+
+def remove_old_watches(session: Session, before: datetime) -> Removed:
+    """Removes what was noted of watched vehicles before that moment, and the watches that ended before it."""
+    has_notice = exists().where(WatchNoticeRow.watch_id == WatchRow.watch_id)
+    notices = remove_notices(session, WatchNoticeRow.made_at < before)
+    ended = (WatchRow.ended_at < before) & ~has_notice
+    return Removed(watches=_remove_numbered(session, WatchRow, ended), notices=notices)
+
+
+def remove_notices(session: Session, condition: ColumnElement[bool]) -> int:
+    """Removes notices of watches; how many there were."""
+    return _remove_numbered(session, WatchNoticeRow, condition)
+
+
+def _remove_numbered(session: Session, model: type[Base], condition: ColumnElement[bool]) -> int:
+    if session.execute(select(exists().where(condition))).scalar_one():
+        _keep_numbers(session, model)
+        return count_removed(session, delete(model).where(condition))
+    return 0
 
 
 def _remove_vehicles(session: Session, vehicle_ids: set[str]) -> set[str]:

@@ -26,7 +26,15 @@ from storage.models import (
     TrackletRow,
 )
 from storage.picture_sweep import sweep_pictures
-from storage.removal import Pictures, Removed, count_removed, pictures_of, remove_pictures, remove_tracklets
+from storage.removal import (
+    Pictures,
+    Removed,
+    count_removed,
+    pictures_of,
+    remove_old_watches,
+    remove_pictures,
+    remove_tracklets,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -60,7 +68,8 @@ class Limits:
         crops_days: Pictures: crops and contexts. A crop goes with its vector at the latest.
         embeddings_days: Vectors and points.
         tracklets_days: Tracklets with paths and decisions, and vehicles that have none left.
-        audit_days: Notes of who asked what; dead letters, camera troubles and the watermarks of past connections too.
+        audit_days: Notes of who asked what; dead letters, camera troubles, the watermarks of past connections and what
+            came of watches too.
         least_age: What is younger stays, whatever the days say.
     """
 
@@ -217,7 +226,8 @@ class Retention:
         counts = []
         for model, is_old in old:
             counts.append(self._database.retrying(partial(count_removed, statement=delete(model).where(is_old))))
-        return Removed(watermarks=counts[0], dead_letters=counts[1], troubles=counts[2], audit=counts[3])
+        watched = self._database.retrying(partial(remove_old_watches, before=before))
+        return watched + Removed(watermarks=counts[0], dead_letters=counts[1], troubles=counts[2], audit=counts[3])
 
 
 def _remove_page(

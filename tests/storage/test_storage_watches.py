@@ -10,9 +10,13 @@ import pytest
 
 from storage import watch_duty
 from storage.corrections import merge, move, split, undo
+from storage.crop_store import CropStore
 from storage.database import Database
 from storage.errors import OffsetConflictError, VehicleNotFoundError
+from storage.forget import forget
 from storage.records import MATCHER
+from storage.removal import remove_tracklets
+from storage.retention import Limits, Retention
 from storage.watch_duty import has_work, look_out, note_delivery, note_failure, take_turn, waiting
 from storage.watches import WatchError, notices, unwatch, watch, watches
 from storage.writer import Writer
@@ -20,6 +24,7 @@ from tests.storage.storage_builders import START, after, assignment, counted, em
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from sqlalchemy.orm import Session
 
@@ -279,26 +284,17 @@ def test_one_has_the_turn_until_it_does_not_renew_it(session: Session) -> None:
     assert take_turn(session, 2800, 3000, 4000) is None
 
 
-def test_of_two_who_look_at_once_one_is_heard(database: Database) -> None:
-    with database.transaction() as session:
-        store(session, tracklet("gate", 1), "v1")
-        watch(session, "v1", **ANNA)
-        store(session, tracklet("gate", 2), "v1")
+def test_of_two_who_look_at_once_one_is_heard(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch(session, "v1", **ANNA)
+    _sees(session, 7, "v1")
 
-    def look(*, beside: bool) -> None:
-        with database.transaction() as session:
-            # Both have read how far it is before either writes that.
-            Writer(session).next_offset(watch_duty.OFFSET_TOPIC, 0)
-            if beside:
-                watch_duty.Writer(session).advance_offset(watch_duty.OFFSET_TOPIC, 0, expected=None, next_offset=9)
-            else:
-                look_out(session, NOW)
+    def look_beside(session: Session) -> None:
+        Writer(session).advance_offset(watch_duty.OFFSET_TOPIC, 0, expected=None, next_offset=9)
 
-    look(beside=False)
+    monkeypatch.setattr(watch_duty, "wait_for_decisions", look_beside)
     with pytest.raises(OffsetConflictError):
-        look(beside=True)
-    with database.snapshot() as session:
-        assert len(notices(session)) == 1
+        look_out(session, NOW)
+    assert notices(session) == []
 
 
 @pytest.mark.integration
@@ -333,3 +329,79 @@ def test_what_is_written_is_read_back_in_the_same_transaction(session: Session) 
     made = watch(session, "v1", **ANNA)
     unwatch(session, made.watch_id, by="ben", at=NOW)
     assert watches(session, ended=True) == [replace(made, ended_at=NOW)]
+
+
+# What becomes too old, and what is forgotten.
+
+
+def test_what_is_forgotten_is_not_waited_for_either(session: Session, tmp_path: Path) -> None:
+    watch(session, "v1", **ANNA)
+    other = watch(session, "v2", **ANNA)
+    _sees(session, 7, "v1")
+    kept, gone = _sees(session, 8, "v2"), _sees(session, 9, "v2")
+    _found(session)
+    # Told to who waits for the one, and the other's by now.
+    Writer(session).assign(assignment(gone, "v1"))
+    removed = forget(session, CropStore(tmp_path), "v1", although_in_view=True)
+    assert (removed.watches, removed.notices) == (1, 2)
+    assert [one.watch_id for one in watches(session, ended=True)] == [other.watch_id]
+    assert [one.tracklet_id for one in notices(session)] == [kept]
+
+
+def test_who_followed_a_vehicle_to_another_is_forgotten_with_it(session: Session, tmp_path: Path) -> None:
+    number = watch(session, "v2", **ANNA).watch_id
+    merge(session, "v1", "v2", **ANNA)
+    _found(session)
+    unwatch(session, number, **ANNA)
+    removed = forget(session, CropStore(tmp_path), "v1", although_in_view=True)
+    assert (removed.watches, removed.notices) == (1, 2)
+    assert (watches(session, ended=True), notices(session)) == ([], [])
+
+
+def test_no_number_is_given_twice(session: Session, tmp_path: Path) -> None:
+    first = watch(session, "v1", **ANNA)
+    _sees(session, 7, "v1")
+    _found(session)
+    (told,) = notices(session)
+    forget(session, CropStore(tmp_path), "v1", although_in_view=True)
+    second = watch(session, "v2", **ANNA)
+    _sees(session, 8, "v2")
+    _found(session)
+    assert second.watch_id > first.watch_id
+    assert notices(session)[0].notice_id > told.notice_id
+
+
+def test_old_notices_and_ended_watches_go_with_the_notes(database: Database, tmp_path: Path) -> None:
+    day = 24 * 3600
+    with database.transaction() as session:
+        for number in (1, 2, 3):
+            store(session, tracklet(number=number), f"v{number}")
+        old, ended, young = (watch(session, f"v{number}", by="anna", at=START).watch_id for number in (1, 2, 3))
+        unwatch(session, ended, by="anna", at=START)
+        _sees(session, 7, "v1")
+        look_out(session, START)
+        _sees(session, 8, "v3")
+        look_out(session, after(9 * day))
+    (removed,) = Retention(database, CropStore(tmp_path), Limits(audit_days=5)).run(after(10 * day))
+    assert (removed.watches, removed.notices) == (1, 1)
+    with database.snapshot() as session:
+        assert [one.watch_id for one in watches(session, ended=True)] == [young, old]
+        assert [one.watch_id for one in notices(session)] == [young]
+
+
+def test_a_notice_goes_with_its_tracklet(session: Session) -> None:
+    watch(session, "v1", **ANNA)
+    names = [_sees(session, number, "v1") for number in (7, 8)]
+    _found(session)
+    assert remove_tracklets(session, names[:1]).notices == 1
+    assert [one.tracklet_id for one in notices(session)] == names[1:]
+
+
+def test_a_watch_outlives_the_tracklets_of_its_vehicle(session: Session) -> None:
+    made = watch(session, "v1", **ANNA)
+    remove_tracklets(session, ["gate/s1/1", "bridge/s1/1"])
+    (one,) = watches(session)
+    assert (one.vehicle_id, one.last_seen, one.last_camera, one.crop_images) == ("v1", None, None, {})
+    assert _found(session) == []
+    new = _sees(session, 7, "v1")
+    assert _found(session) == [(made.watch_id, new)]
