@@ -31,6 +31,10 @@ class WatchError(StorageError):
     """A watch that can't be made or ended."""
 
 
+class WatchNotFoundError(WatchError):
+    """No such watch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
     """A vehicle that is waited for.
@@ -131,14 +135,15 @@ def unwatch(session: Session, watch_id: int, *, by: str, at: datetime) -> None:
         at: Now, by the clock.
 
     Raises:
-        WatchError: No such watch, or it has ended.
+        WatchNotFoundError: No such watch.
+        WatchError: It has ended.
     """
     if not by:
         raise WatchError("by: wanted a person's name, got ''")
     found = select(WatchRow.ended_at).where(WatchRow.watch_id == watch_id)
     row = session.execute(found).first()
     if row is None:
-        raise WatchError(f"watch {watch_id}: not known")
+        raise WatchNotFoundError(f"watch {watch_id}: not known")
     if row.ended_at is not None:
         raise WatchError(f"watch {watch_id}: has ended already")
     session.execute(update(cast("Table", WatchRow.__table__)).where(WatchRow.watch_id == watch_id).values(ended_at=at))
@@ -158,19 +163,27 @@ def watches(session: Session, *, ended: bool = False, visible: Collection[str] |
 
 
 def notices(
-    session: Session, *, watch_id: int | None = None, limit: int = 100, visible: Collection[str] | None = None
+    session: Session,
+    *,
+    watch_id: int | None = None,
+    before: int | None = None,
+    limit: int = 100,
+    visible: Collection[str] | None = None,
 ) -> list[Notice]:
     """What returned, the latest first; three SQL statements.
 
     Args:
         session: To read from.
         watch_id: Only of this watch; None: of all.
+        before: Only those of a lower number.
         limit: At most so many.
         visible: Only at these cameras; None: anywhere.
     """
     wanted: list[ColumnElement[bool]] = []
     if watch_id is not None:
         wanted.append(WatchNoticeRow.watch_id == watch_id)
+    if before is not None:
+        wanted.append(WatchNoticeRow.notice_id < before)
     if visible is not None:
         wanted.append(WatchNoticeRow.camera.in_(visible))
     return find_notices(session, *wanted, order=[WatchNoticeRow.notice_id.desc()], limit=limit)
