@@ -19,6 +19,7 @@ from storage.errors import (
     TransientStorageError,
     VehicleNotFoundError,
 )
+from storage.watches import WatchError, WatchNotFoundError
 from web.callers import EndedError
 
 if TYPE_CHECKING:
@@ -90,11 +91,11 @@ def _place(location: tuple[str | int, ...]) -> str:
 
 
 async def _storage(_request: Request, error: StorageError) -> JSONResponse:
-    if isinstance(error, VehicleNotFoundError | TrackletNotFoundError):
+    if isinstance(error, VehicleNotFoundError | TrackletNotFoundError | WatchNotFoundError):
         return problem(404, str(error))
     if isinstance(error, EndedError):
         return problem(401, str(error), {"WWW-Authenticate": "Bearer"})
-    if isinstance(error, CorrectionError):
+    if isinstance(error, CorrectionError | WatchError):
         return problem(409, str(error))
     # Which database, and what it said, is for whoever runs this program.
     _log.error("%s", error)

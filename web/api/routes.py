@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
 
-from web.api import decisions, events, journeys, site, vehicles
+from web.api import audit, decisions, events, journeys, similar, site, vehicles, watching
 from web.api.feed import Feed
 from web.api.problems import Problem, add_problems, problem
 
@@ -29,8 +29,16 @@ Pictures are found by addresses that are good for some minutes.
 def add_routes(app: FastAPI) -> None:
     """Makes the routes known."""
     app.state.feed = Feed(app.state.services.database)
-    for router in (site.router, vehicles.router, journeys.router, decisions.router, events.router):
+    routers = (site, vehicles, journeys, decisions, watching, events, audit)
+    for router in (room.router for room in routers):
         app.include_router(router, prefix=PREFIX, generate_unique_id_function=_named, max_body_size=MAX_BODY_BYTES)
+    app.include_router(
+        similar.router,
+        prefix=PREFIX,
+        generate_unique_id_function=_named,
+        max_body_size=app.state.services.site.web.max_upload_bytes + MAX_BODY_BYTES,
+        form_limits={"max_files": 1, "max_fields": 4, "max_part_size": 1024},
+    )
     app.router.add_route(PREFIX + "/{rest:path}", _Nothing(), include_in_schema=False)  # type: ignore[arg-type]
     add_problems(app)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
