@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from web.services import Services
 
 TITLE = "Vehicle tracker"
+#: What a form adds to the picture in it.
+FORM_BYTES = 64 << 10
 
 
 def create_api(services: Services) -> FastAPI:
@@ -40,7 +42,8 @@ def create_api(services: Services) -> FastAPI:
             watchman.stop()
 
     # Without FastAPI's own pages of documentation, which fetch their scripts from elsewhere.
-    app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, lifespan=lifespan)
+    limit = services.site.web.max_upload_bytes + FORM_BYTES
+    app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, lifespan=lifespan, max_body_size=limit)
     app.state.services = services
     add_guard(app)
     add_login(app)

@@ -10,11 +10,12 @@ from anyio.to_thread import run_sync
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from storage.accounts import Kind, Role
 from storage.errors import StorageError
 from web import logins
+from web.api.problems import problem
 from web.callers import Caller, local_caller
 from web.headers import add_headers, page_policy, with_nonce
 from web.origins import host_name, is_foreign, is_known, is_loopback, is_proxied, is_unsafe
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from web.services import Services
 
-#: What a form adds to the picture in it.
-_FORM_BYTES = 64 << 10
 #: Answered to anybody: what is the same for everybody, and how one logs in.
 _OPEN = ("/login", "/logout", "/static/", "/favicon.ico")
 _ASSETS = frozenset({"static", "libraries", "components", "resources", "esm"})
@@ -112,20 +111,12 @@ class Guard:
             await _refuse(refused, scope, receive, send, headers)
             return
         scope["state"] = {**scope.get("state", {}), "caller": caller}
-        if scope["type"] == "http":
-            limit = self._services.site.web.max_upload_bytes + _FORM_BYTES
-            body = _Body(receive, send, limit)
-            await self._app(scope, body.receive, body.send)
-            return
         await self._app(scope, receive, send)
 
     async def _caller(self, scope: Scope, headers: Headers) -> Caller | None:
         name = host_name(headers.get("host", ""))
         if not is_known(name, self._services.site.web.hosts):
             raise _RefusedError(400, "this is not reached by that name: see web.hosts in the site file")
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._services.site.web.max_upload_bytes + _FORM_BYTES:
-            raise _RefusedError(413, f"wanted at most {self._services.site.web.max_upload_bytes} bytes")
         secret, kind = _proof(scope, headers)
         if kind is not Kind.API:
             unsafe = scope["type"] == "websocket" or is_unsafe(scope["method"])
@@ -184,38 +175,7 @@ def _refusal(refused: _RefusedError, scope: Scope, headers: Headers) -> Response
         return RedirectResponse(f"/login?next={quote(wanted, safe='')}", status_code=303)
     if is_page:
         return PlainTextResponse(f"{refused}\n", refused.status)
-    problem = {"type": "about:blank", "title": str(refused), "status": refused.status}
-    challenge = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else None
-    return JSONResponse(problem, refused.status, headers=challenge, media_type="application/problem+json")
-
-
-class _Body:
-    """Counts what a request brings; past the limit it ends as if the sender had gone, and the answer says why."""
-
-    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
-        self._receive = receive
-        self._send = send
-        self._left = limit
-        self._has_begun = self._is_refused = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self._left -= len(message.get("body", b""))
-        if self._left < 0:
-            return {"type": "http.disconnect"}
-        return message
-
-    async def send(self, message: Message) -> None:
-        if self._left >= 0 or self._has_begun:
-            self._has_begun = True
-            await self._send(message)
-        elif not self._is_refused:
-            self._is_refused = True
-            body = b'{"type":"about:blank","title":"too many bytes","status":413}'
-            kind = (b"content-type", b"application/problem+json")
-            length = (b"content-length", str(len(body)).encode())
-            await self._send({"type": "http.response.start", "status": 413, "headers": [kind, length]})
-            await self._send({"type": "http.response.body", "body": body})
+    return problem(refused.status, str(refused), {"WWW-Authenticate": "Bearer"} if refused.status == 401 else None)
 
 
 class _Answer:

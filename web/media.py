@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 from fastapi import Depends, HTTPException, Request
@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from storage.accounts import Role
 from storage.errors import StorageError
+from web.callers import Caller
 from web.guard import require
 from web.signed_links import PICTURES
 
@@ -69,7 +70,7 @@ def _pictures(services: Services) -> Callable[..., Response]:
 
 
 def _plan(services: Services) -> Callable[..., Response]:
-    def plan(_caller: object = Depends(require(Role.VIEWER))) -> Response:
+    def plan(_caller: Annotated[Caller, Depends(require(Role.VIEWER))]) -> Response:
         path = services.site.web.plan.image
         if path is None:
             raise HTTPException(404, "the site file names no plan")
