@@ -1,0 +1,352 @@
+"""Whoever wants to hear of a vehicle is told, whatever happens to the network, to the receiver and to us."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from storage.database import Database
+from storage.errors import StorageError
+from storage.watches import Notice, notices, unwatch, watch
+from streamer.config import MqttConfig
+from tests.servers.mosquitto import PASSWORD, USER, listening, mosquitto
+from tests.servers.need import free_port, wait_until
+from tests.storage.storage_builders import after, store, tracklet
+from tests.web.asking import site_file
+from web import notices as telling
+from web.notices import DeliveryError, Mqtt, Webhook, body
+from web.services import Services
+from web.watching import Watchman
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOTICE = Notice(7, 3, "v1", "gate/s1/2", "gate", after(2), after(3), 0, None, "", "a white van, ü")
+TOPIC = "vehicles/returned"
+
+
+@dataclass
+class Receiver:
+    """An HTTP server that answers as it is told to.
+
+    Attributes:
+        port: Where; nobody is there while it is closed.
+        status: What it answers.
+        is_slow: Whether it answers only when `release` is set.
+        posts: Paths, headers and bodies as they came.
+        release: Lets slow answers go.
+    """
+
+    port: int
+    status: int = 200
+    is_slow: bool = False
+    posts: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    release: Event = field(default_factory=Event)
+
+    @property
+    def told(self) -> list[int]:
+        """The numbers of the notices that it has taken or refused."""
+        return [json.loads(data)["notice"] for _, _, data in self.posts]
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hooks/token-17"
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                data = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.posts.append((self.path, dict(self.headers.items()), data))
+                if outer.is_slow:
+                    outer.release.wait(30)
+                    return
+                self.send_response(outer.status)
+                self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_arguments: object) -> None:
+                """Nothing."""
+
+        with ThreadingHTTPServer(("127.0.0.1", self.port), Handler) as server:
+            thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+            thread.start()
+            try:
+                yield
+            finally:
+                self.release.set()
+                server.shutdown()
+                thread.join()
+
+
+@pytest.fixture
+def receiver() -> Receiver:
+    """Nobody is there until it is opened."""
+    return Receiver(free_port())
+
+
+@contextmanager
+def _site(folder: Path, **settings: Any) -> Iterator[Services]:  # noqa: ANN401 - whatever the section takes
+    """`v1` was seen at the gate, and is waited for."""
+    site = site_file(folder, watch={"period_s": 0.02} | settings)
+    with closing(Services(site, Database.open(site.database))) as services:
+        with services.database.transaction() as session:
+            store(session, tracklet("gate", 1), "v1")
+            watch(session, "v1", by="anna", at=datetime.now(UTC), note="case 17")
+        yield services
+
+
+def _returns(services: Services, number: int) -> None:
+    with services.database.transaction() as session:
+        store(session, tracklet("gate", number, start=number), "v1")
+
+
+def _noted(services: Services) -> list[Notice]:
+    with services.database.snapshot() as session:
+        return list(reversed(notices(session)))
+
+
+# The ways.
+
+
+def test_a_post_says_what_returned_and_is_signed(receiver: Receiver) -> None:
+    with receiver.open():
+        Webhook(receiver.address + "?site=a", "hook-secret").tell(NOTICE)
+    ((path, headers, data),) = receiver.posts
+    assert path == "/hooks/token-17?site=a"
+    assert json.loads(data) == {
+        "notice": 7,
+        "watch": 3,
+        "vehicle": "v1",
+        "tracklet": "gate/s1/2",
+        "camera": "gate",
+        "seen_at": "2026-01-01T12:00:02.000000Z",
+        "found_at": "2026-01-01T12:00:03.000000Z",
+        "note": "a white van, ü",
+    }
+    assert headers["X-Signature"] == hmac.new(b"hook-secret", data, hashlib.sha256).hexdigest()
+    assert (headers["Idempotency-Key"], headers["Content-Type"]) == ("7", "application/json")
+
+
+def test_a_post_names_the_user_of_the_address(receiver: Receiver) -> None:
+    with receiver.open():
+        Webhook(receiver.address.replace("http://", "http://me:p%40ss@")).tell(NOTICE)
+    headers = receiver.posts[0][1]
+    assert headers["Authorization"] == "Basic bWU6cEBzcw=="
+    assert "X-Signature" not in headers
+
+
+@pytest.mark.parametrize("status", [301, 404, 500])
+def test_an_answer_that_takes_nothing_is_a_failure_and_no_redirect_is_followed(receiver: Receiver, status: int) -> None:
+    receiver.status = status
+    with receiver.open(), pytest.raises(DeliveryError, match=f"webhook: answered with status {status}"):
+        Webhook(receiver.address).tell(NOTICE)
+    assert len(receiver.posts) == 1
+
+
+def test_who_does_not_answer_is_not_waited_for(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling, "TIMEOUT_S", 0.1)
+    receiver.is_slow = True
+    with receiver.open(), pytest.raises(DeliveryError, match="webhook: timed out"):
+        Webhook(receiver.address).tell(NOTICE)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:hush@127.0.0.1:1/token-17", "http://me:hush@[::1/", "http://127.0.0.1:99999/token-17"]
+)
+def test_why_it_failed_is_one_line_without_secrets(address: str) -> None:
+    with pytest.raises(DeliveryError) as caught:
+        Webhook(address, "hook-secret").tell(NOTICE)
+    line = str(caught.value)
+    assert line.startswith("webhook: ")
+    assert len(line.splitlines()) == 1
+    assert not any(secret in line for secret in ("hush", "token-17", "hook-secret"))
+
+
+def test_a_broker_publishes_what_returned() -> None:
+    with mosquitto() as port, listening(port, TOPIC) as heard:
+        channel = Mqtt(MqttConfig(host="127.0.0.1", port=port, username=USER, password=PASSWORD))
+        with closing(channel):
+            for _ in range(2):
+                channel.tell(NOTICE)
+        wait_until(lambda: len(heard) == 2, what="two messages")
+    assert heard == [body(NOTICE)] * 2
+
+
+def test_a_broker_that_refuses_or_is_not_there_is_a_failure() -> None:
+    with mosquitto() as port:
+        wrong = Mqtt(MqttConfig(host="127.0.0.1", port=port, username=USER, password="wrong-secret"))
+        with pytest.raises(DeliveryError, match="mqtt: the broker refused: Not authorized") as caught:
+            wrong.tell(NOTICE)
+        assert "wrong-secret" not in str(caught.value)
+    with pytest.raises(DeliveryError, match="mqtt: Connection refused"):
+        Mqtt(MqttConfig(host="127.0.0.1", port=port)).tell(NOTICE)
+
+
+def test_a_broker_that_went_away_is_found_again() -> None:
+    channel = Mqtt(MqttConfig(host="127.0.0.1", port=free_port(), username=USER, password=PASSWORD))
+    port = channel._config.port
+    with closing(channel):
+        with mosquitto(port):
+            channel.tell(NOTICE)
+        with pytest.raises(DeliveryError, match="mqtt: "):
+            channel.tell(NOTICE)
+        with mosquitto(port), listening(port, TOPIC) as heard:
+            channel.tell(NOTICE)
+            wait_until(lambda: bool(heard), what="a message")
+
+
+# The watchman.
+
+
+def test_where_nobody_is_to_be_told_a_notice_is_delivered_at_once(tmp_path: Path) -> None:
+    with _site(tmp_path) as services:
+        _returns(services, 2)
+        Watchman(services).look()
+        (one,) = _noted(services)
+        assert (one.tracklet_id, one.attempts, one.error) == ("gate/s1/2", 0, "")
+        assert one.delivered_at is not None
+
+
+def test_every_return_is_told_once_through_all_that_fails(tmp_path: Path, receiver: Receiver) -> None:
+    now = [0.0]
+    with _site(tmp_path, webhook=receiver.address) as services:
+        watchman = Watchman(services, clock=lambda: now[0])
+        _returns(services, 2)
+        watchman.look()
+        (one,) = _noted(services)
+        assert (one.attempts, one.delivered_at, one.error) == (1, None, "webhook: Connection refused")
+        # Left alone for a while.
+        watchman.look()
+        assert _noted(services)[0].attempts == 1
+        now[0] += 1.01
+        receiver.status = 500
+        with receiver.open():
+            _returns(services, 3)
+            watchman.look()
+            assert [found.attempts for found in _noted(services)] == [1, 1]
+            now[0] += 1.5
+            watchman.look()
+            assert len(receiver.posts) == 1
+            now[0] += 0.6
+            receiver.status = 204
+            watchman.look()
+            watchman.look()
+        assert sorted(receiver.told[1:]) == [found.notice_id for found in _noted(services)]
+        assert all(found.delivered_at is not None for found in _noted(services))
+        assert [found.error for found in _noted(services)] == [
+            "webhook: Connection refused",
+            "webhook: answered with status 500",
+        ]
+
+
+def test_a_pause_has_an_end(tmp_path: Path, receiver: Receiver) -> None:
+    now = [0.0]
+    with _site(tmp_path, webhook=receiver.address) as services:
+        watchman = Watchman(services, clock=lambda: now[0])
+        _returns(services, 2)
+        for _ in range(20):
+            watchman.look()
+            now[0] += 300.0
+        assert _noted(services)[0].attempts == 20
+        with receiver.open():
+            watchman.look()
+        assert len(receiver.posts) == 1
+
+
+def test_of_two_ways_each_is_told_once(tmp_path: Path, receiver: Receiver) -> None:
+    now, port = [0.0], free_port()
+    broker = {"host": "127.0.0.1", "port": port, "username": USER, "password": PASSWORD}
+    with _site(tmp_path, webhook=receiver.address, mqtt=broker) as services, receiver.open():
+        watchman = Watchman(services, clock=lambda: now[0])
+        _returns(services, 2)
+        watchman.look()
+        (one,) = _noted(services)
+        assert (one.delivered_at, one.attempts, one.error) == (None, 1, "mqtt: Connection refused")
+        now[0] += 2.0
+        with mosquitto(port), listening(port, TOPIC) as heard:
+            watchman.look()
+            wait_until(lambda: bool(heard), what="a message")
+        assert _noted(services)[0].delivered_at is not None
+        assert len(receiver.posts) == len(heard) == 1
+        assert receiver.posts[0][2] == heard[0]
+
+
+def test_of_two_programs_one_tells_until_it_stops(tmp_path: Path, receiver: Receiver) -> None:
+    with _site(tmp_path, webhook=receiver.address) as services, receiver.open():
+        first, second = Watchman(services), Watchman(services)
+        _returns(services, 2)
+        first.look()
+        _returns(services, 3)
+        second.look()
+        assert len(receiver.posts) == 1
+        first.leave()
+        second.look()
+        assert receiver.told == [1, 2]
+        _returns(services, 4)
+        first.look()
+        assert receiver.told == [1, 2]
+
+
+def test_what_was_told_is_not_told_again_where_that_could_not_be_written(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_arguments: object) -> None:
+        raise StorageError("no room")
+
+    with _site(tmp_path, webhook=receiver.address) as services, receiver.open():
+        watchman = Watchman(services)
+        _returns(services, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr("web.watching.note_delivery", fails)
+            with pytest.raises(StorageError):
+                watchman.look()
+        watchman.look()
+        assert receiver.told == [1]
+        assert _noted(services)[0].delivered_at is not None
+
+
+def test_without_a_watch_nothing_is_written(tmp_path: Path) -> None:
+    with _site(tmp_path) as services:
+        with services.database.transaction() as session:
+            unwatch(session, 1, by="anna", at=datetime.now(UTC))
+        watchman = Watchman(services)
+        watchman.look()
+        assert watchman._turn is None
+
+
+def test_the_thread_lives_through_an_absent_database(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = Event()
+
+    def absent(_session: object) -> bool:
+        failed.set()
+        raise StorageError("the database is away")
+
+    with _site(tmp_path, webhook=receiver.address) as services, receiver.open():
+        watchman = Watchman(services)
+        with monkeypatch.context() as patch:
+            patch.setattr("web.watching.has_work", absent)
+            watchman.start()
+            assert failed.wait(30)
+            _returns(services, 2)
+        wait_until(lambda: receiver.told == [1], what="a post")
+        watchman.stop()
+        wait_until(lambda: watchman._turn is None, what="the turn to be left")
+    assert [record.message for record in caplog.records if record.name == "web.watching"] == [
+        "watches: the database is away"
+    ]
