@@ -14,6 +14,7 @@ from storage import review as doubts
 from storage.explanation import explain, in_words
 from storage.history import corrections as book
 from web.api import explained
+from web.api.bounded import BoundedRoute
 from web.api.paging import Page, cut, decode
 from web.api.parameters import (
     MAX_PAGE,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from storage.review import DoubtfulLink
     from web.services import Services
 
-router = APIRouter(tags=["decisions"])
+router = APIRouter(tags=["decisions"], route_class=BoundedRoute)
 #: Tracklets that one correction may name.
 MAX_TRACKLETS = 500
 Tracklets = Annotated[list[TrackletName], Field(min_length=1, max_length=MAX_TRACKLETS)]
@@ -157,7 +158,7 @@ def list_corrections(
     )
 
 
-@router.post("/corrections", status_code=201, responses=told(401, 403, 404, 409, 413, 422, 503))
+@router.post("/corrections", status_code=201, responses=told(401, 403, 404, 409, 411, 413, 422, 503))
 def correct(services: GivenServices, caller: Operator, deed: Annotated[Deed, Body()]) -> explained.CorrectionMade:
     """Merges, splits, moves, confirms or takes back. Nothing is overwritten: a correction is a decision more."""
     details = deed.model_dump(mode="json", exclude={"kind"}, exclude_defaults=True)

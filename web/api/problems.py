@@ -37,6 +37,7 @@ _WORDS = {
     403: "This is not for the caller's role.",
     404: "Not known, or at no camera that the caller may see.",
     409: "It can't be done as things stand.",
+    411: "The length of the body is not told.",
     413: "The body is larger than what is taken.",
     415: "The body is of a kind that is not taken.",
     422: "A parameter or the body is not as described.",

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 PREFIX = "/v1"
-#: A question's body: corrections name some hundred tracklets at most.
-MAX_BODY_BYTES = 256 << 10
+#: How somebody proves who they are; on this machine, while there are no accounts, nobody needs to.
+SECURITY = {
+    "token": {"type": "http", "scheme": "bearer", "description": "Made by `python -m web token make`."},
+    "login": {"type": "apiKey", "in": "cookie", "name": "vehicle-tracker", "description": "Set by the login page."},
+}
 DESCRIPTION = """Where vehicles went, of one site of cameras.
 
 Times are ISO 8601 in UTC. Lists come in pages: ask for `cursor` = `next` until it is null. What can't be answered is
@@ -29,16 +32,14 @@ Pictures are found by addresses that are good for some minutes.
 def add_routes(app: FastAPI) -> None:
     """Makes the routes known."""
     app.state.feed = Feed(app.state.services.database)
-    routers = (site, vehicles, journeys, decisions, watching, events, audit)
-    for router in (room.router for room in routers):
-        app.include_router(router, prefix=PREFIX, generate_unique_id_function=_named, max_body_size=MAX_BODY_BYTES)
-    app.include_router(
-        similar.router,
-        prefix=PREFIX,
-        generate_unique_id_function=_named,
-        max_body_size=app.state.services.site.web.max_upload_bytes + MAX_BODY_BYTES,
-        form_limits={"max_files": 1, "max_fields": 4, "max_part_size": 1024},
-    )
+    for room in (site, vehicles, journeys, decisions, similar, watching, events, audit):
+        app.include_router(
+            room.router,
+            prefix=PREFIX,
+            generate_unique_id_function=_named,
+            # Of an uploaded picture's form; how long it may be, the guard knows.
+            form_limits={"max_files": 1, "max_fields": 4, "max_part_size": 1024},
+        )
     app.router.add_route(PREFIX + "/{rest:path}", _Nothing(), include_in_schema=False)  # type: ignore[arg-type]
     add_problems(app)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
@@ -58,7 +59,10 @@ class _Nothing:
 def _described(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version="1", description=DESCRIPTION, routes=app.routes)
-        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        components = schema.setdefault("components", {})
+        components["securitySchemes"] = SECURITY
+        schema["security"] = [{name: []} for name in SECURITY]
+        schemas = components.setdefault("schemas", {})
         schemas["Problem"] = Problem.model_json_schema()
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)

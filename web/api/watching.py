@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage import watches as book
+from web.api.bounded import BoundedRoute
 from web.api.paging import Page, behind, cut, decode
 from web.api.parameters import MAX_NUMBER, GivenServices, Note, Operator, Paged, VehicleName, Viewer
 from web.api.problems import told
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from storage.watches import Notice, Watch
     from web.services import Services
 
-router = APIRouter(tags=["watching"])
+router = APIRouter(tags=["watching"], route_class=BoundedRoute)
 
 WatchNumber = Annotated[int, Path(description="The watch's number.", ge=1, le=MAX_NUMBER, examples=[3])]
 
@@ -90,7 +91,7 @@ def watches(services: GivenServices, caller: Viewer, asked: Annotated[WatchList,
     )
 
 
-@router.post("/watches", status_code=201, responses=told(401, 403, 404, 409, 413, 422, 503))
+@router.post("/watches", status_code=201, responses=told(401, 403, 404, 409, 411, 413, 422, 503))
 def watch(services: GivenServices, caller: Operator, wanted: Wanted) -> WatchKept:
     """Waits for a vehicle from now on."""
     with services.deciding(caller, "watch", wanted.vehicle_id, note=wanted.note) as session:
