@@ -96,7 +96,7 @@ async def _gone(receive: Receive) -> None:
 
 @router.get(
     "/events",
-    response_class=EventStream,
+    response_class=Response,
     responses={
         **told(401, 422, 503),
         200: {
