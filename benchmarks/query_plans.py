@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Engine, event, select, text
+from sqlalchemy import Connection, Engine, event, select, text
 from sqlalchemy.orm import Session
 
 from storage import engines
@@ -112,8 +112,17 @@ class Cost:
     whole: set[str] = field(default_factory=set)
 
 
-def fill(database: Database, rows: int, words: Words) -> None:
-    """Writes so many tracklets with all that hangs on them; the indexes are made afterwards, which is quicker."""
+def fill(
+    database: Database, rows: int, words: Words, *, write_vectors: Callable[[Connection], object] | None = None
+) -> None:
+    """Writes so many tracklets with all that hangs on them; the indexes are made afterwards, which is quicker.
+
+    Args:
+        database: Empty.
+        rows: Tracklets.
+        words: Of its kind of SQL.
+        write_vectors: Writes the embeddings; without, all vectors are zero.
+    """
     indexes = [index for table in Base.metadata.tables.values() for index in table.indexes]
     with database.transaction() as session:
         connection = session.connection()
@@ -122,7 +131,10 @@ def fill(database: Database, rows: int, words: Words) -> None:
         for index in indexes:
             index.drop(connection)
         for statement in _rows(rows, words):
-            connection.execute(text(statement.replace(":", r"\:")))
+            if write_vectors is None or not statement.startswith("INSERT INTO embeddings "):
+                connection.execute(text(statement.replace(":", r"\:")))
+        if write_vectors is not None:
+            write_vectors(connection)
         for index in indexes:
             index.create(connection)
     with database.transaction() as session:
