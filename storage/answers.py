@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from storage.records import MATCHER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from storage.paths import PathPoints
+    from storage.records import AssignmentRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class VehicleSummary:
         cameras: Those it passed, each once, in the order of the first visits.
         tracklets: How many it has.
         modalities: The bands it was seen in, by name.
+        crop_images: The best crop of each band, below the crop store, by the band's name.
     """
 
     vehicle_id: str
@@ -36,6 +38,7 @@ class VehicleSummary:
     cameras: tuple[str, ...]
     tracklets: int
     modalities: tuple[str, ...]
+    crop_images: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +65,7 @@ class Stop:
         context_image: The picture that shows it in its scene, below the crop store, or None.
         decided_by: Whose word it is: the matcher's, or a person's.
         camera_trouble: What was wrong with the camera's picture meanwhile (`covered`, say), or None.
+        evidence: What was weighed: the rule, and each candidate with its terms in nats; see docs/decisions/0006.
     """
 
     tracklet_id: str
@@ -83,6 +87,7 @@ class Stop:
     context_image: str | None
     decided_by: str = MATCHER
     camera_trouble: str | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,3 +173,21 @@ def probability(log_odds: float | None) -> float | None:
         return None
     # tanh, since exp of a large score overflows.
     return 0.5 * (1.0 + math.tanh(0.5 * log_odds))
+
+
+def limited(said: AssignmentRecord, visible: Collection[str] | None) -> AssignmentRecord:
+    """The decision without what it tells of cameras that are not visible; None: all are."""
+    if visible is None:
+        return said
+    evidence = dict(said.evidence)
+    told = evidence.get("candidates")
+    weighed = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    seen = [one for one in weighed if one.get("camera") in visible]
+    # How many there were, and how far off the nearest was, would tell of those that are left out.
+    for name in ("considered", "candidates", "similarity", "modalities", "transit", "transit_s", "co_visibility"):
+        evidence.pop(name, None)
+    if isinstance(told, list):
+        evidence["candidates"] = seen
+    if any(one.get("vehicle_id") == said.vehicle_id for one in seen):
+        return replace(said, evidence=evidence)
+    return replace(said, evidence=evidence, margin=None, modality_pair=None, transit_s=None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from storage.answers import halved, probability
+from storage.answers import halved, limited, probability
 from storage.camera_troubles import troubles_of_tracklet
 from storage.export import utc_text
 from storage.history import Correction, Decision, corrections, decisions
@@ -85,7 +85,7 @@ def explain(session: Session, tracklet_id: str, *, visible: Collection[str] | No
     found = find_tracklet(session, tracklet_id, visible=visible)
     made = decisions(session, AssignmentRow.tracklet_id == found.tracklet_id)
     if visible is not None:
-        made = [_limited(decision, visible) for decision in made]
+        made = [replace(decision, said=limited(decision.said, visible)) for decision in made]
     return Explanation(
         found.tracklet_id,
         found.camera,
@@ -120,22 +120,6 @@ def in_words(explanation: Explanation) -> Iterator[str]:
 
 def _time(moment: datetime) -> str:
     return utc_text(moment, "milliseconds")
-
-
-def _limited(decision: Decision, visible: Collection[str]) -> Decision:
-    """The decision without what it tells of other cameras."""
-    said, evidence = decision.said, dict(decision.said.evidence)
-    told = evidence.get("candidates")
-    weighed = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
-    seen = [one for one in weighed if one.get("camera") in visible]
-    # How many there were, and how far off the nearest was, would tell of those that are left out.
-    for name in ("considered", "candidates", "similarity", "modalities", "transit", "transit_s", "co_visibility"):
-        evidence.pop(name, None)
-    if isinstance(told, list):
-        evidence["candidates"] = seen
-    if any(one.get("vehicle_id") == said.vehicle_id for one in seen):
-        return replace(decision, said=replace(said, evidence=evidence))
-    return replace(decision, said=replace(said, evidence=evidence, margin=None, modality_pair=None, transit_s=None))
 
 
 def _compared(made: Iterable[Decision]) -> set[str]:

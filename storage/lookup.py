@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import or_, select
+from sqlalchemy import exists, or_, select
 
 from storage.errors import TrackletNotFoundError, VehicleNotFoundError
-from storage.models import TrackletRow, VehicleRow
+from storage.models import AssignmentRow, TrackletRow, VehicleRow
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -15,17 +15,27 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
-def find_vehicle(session: Session, vehicle_id: str) -> VehicleRow:
+def find_vehicle(session: Session, vehicle_id: str, *, visible: Collection[str] | None = None) -> VehicleRow:
     """The vehicle of that id, or the only one whose id begins so.
+
+    Args:
+        session: To read from.
+        vehicle_id: Its id, or the beginning of it.
+        visible: The only cameras that there are: a vehicle that none of them saw is not known. None: all.
 
     Raises:
         VehicleNotFoundError: None, or several.
     """
-    exact = session.scalars(select(VehicleRow).where(VehicleRow.vehicle_id == vehicle_id)).one_or_none()
+    known = select(VehicleRow)
+    if visible is not None:
+        own = (AssignmentRow.vehicle_id == VehicleRow.vehicle_id) & AssignmentRow.is_current
+        on_tracklet = TrackletRow.tracklet_id == AssignmentRow.tracklet_id
+        known = known.where(exists().where(own, on_tracklet, TrackletRow.camera.in_(visible)))
+    exact = session.scalars(known.where(VehicleRow.vehicle_id == vehicle_id)).one_or_none()
     if exact is not None:
         return exact
     begins_so = VehicleRow.vehicle_id.startswith(vehicle_id, autoescape=True)
-    found = session.scalars(select(VehicleRow).where(begins_so).order_by(VehicleRow.vehicle_id).limit(3)).all()
+    found = session.scalars(known.where(begins_so).order_by(VehicleRow.vehicle_id).limit(3)).all()
     if not found:
         raise VehicleNotFoundError(f"vehicle {vehicle_id}: not known")
     if len(found) > 1:

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from sqlalchemy import Select, Subquery, case, func, or_, select
 
-from storage.answers import BoxRow, CropRow, Stop, Trajectory, VehicleSummary, halved, probability
+from storage.answers import BoxRow, CropRow, Stop, Trajectory, VehicleSummary, halved, limited, probability
 from storage.camera_troubles import troubles_of_vehicle
 from storage.errors import VehicleNotFoundError
+from storage.history import assignment_record
 from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, CameraRow, EmbeddingRow, SightingRow, TrackletRow, VehicleRow
 from storage.paths import PathPoints, merged
-from storage.records import MATCHER
+from storage.records import MATCHER, AssignmentRecord
+from storage.windows import Wanted, chosen_among, chosen_vehicles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy.orm import Session
 
@@ -35,6 +37,7 @@ __all__ = [
     "Trajectory",
     "VehicleSummary",
     "boxes",
+    "count_vehicles",
     "crops",
     "trajectory",
     "vehicles",
@@ -47,15 +50,21 @@ AsOf = Literal["decision", "final"]
 _BATCH = 64
 
 
-def vehicles(
+def vehicles(  # noqa: PLR0913 - a filter each
     session: Session,
     *,
     start: datetime | None = None,
     end: datetime | None = None,
     camera: str | None = None,
     min_cameras: int = 1,
+    vehicle_class: str | None = None,
+    modality: str | None = None,
+    newest_first: bool = False,
+    after: tuple[datetime, str] | None = None,
+    offset: int = 0,
     limit: int | None = None,
     as_of: AsOf = "final",
+    visible: Collection[str] | None = None,
 ) -> list[VehicleSummary]:
     """Vehicles by their first sight; of each, everything it did, also outside the window.
 
@@ -65,42 +74,77 @@ def vehicles(
         end: Only vehicles in view before this moment.
         camera: Only vehicles that this camera saw; within the window, where one is given.
         min_cameras: Only vehicles that this many cameras saw.
+        vehicle_class: Only vehicles of this class.
+        modality: Only vehicles with a look in this band.
+        newest_first: By their last sight, latest first.
+        after: Only what comes after this one: its first sight (its last, with `newest_first`), and its id.
+        offset: So many are left out.
         limit: At most so many.
         as_of: Which decisions count.
+        visible: The only cameras that there are for whoever asks; None: all.
     """
-    member = _membership(as_of)
-    chosen = _chosen_vehicles(member, _conditions(start, end, camera), min_cameras, limit)
+    wanted = Wanted(
+        start, end, camera, min_cameras, vehicle_class, modality, newest_first, after=after, offset=offset, limit=limit
+    )
+    member, chosen = _chosen(session, wanted, as_of, visible)
+    in_order = chosen.c.seen_at.desc() if newest_first else chosen.c.seen_at
+    by_id = member.c.vehicle_id.desc() if newest_first else member.c.vehicle_id
     rows = session.execute(
-        select(member.c.vehicle_id, VehicleRow.vehicle_class, *_columns("camera", "started_at", "ended_at"))
-        .select_from(member)
-        .join(chosen, chosen.c.vehicle_id == member.c.vehicle_id)
-        .join(VehicleRow, VehicleRow.vehicle_id == member.c.vehicle_id)
-        .join(TrackletRow, TrackletRow.tracklet_id == member.c.tracklet_id)
-        .order_by(chosen.c.first_seen, member.c.vehicle_id, TrackletRow.started_at, TrackletRow.tracklet_id)
+        _at_visible(
+            select(member.c.vehicle_id, VehicleRow.vehicle_class, *_columns("camera", "started_at", "ended_at"))
+            .select_from(member)
+            .join(chosen, chosen.c.vehicle_id == member.c.vehicle_id)
+            .join(VehicleRow, VehicleRow.vehicle_id == member.c.vehicle_id)
+            .join(TrackletRow, TrackletRow.tracklet_id == member.c.tracklet_id)
+            .order_by(in_order, by_id, TrackletRow.started_at, TrackletRow.tracklet_id),
+            visible,
+        )
     ).all()
-    modalities = _modalities(session, member, chosen)
+    looks = _looks(session, member, chosen, visible)
     return [
-        _summary(vehicle_id, list(group), modalities.get(vehicle_id, ()))
+        _summary(vehicle_id, list(group), looks.get(vehicle_id, {}))
         for vehicle_id, group in groupby(rows, key=lambda row: row.vehicle_id)
     ]
 
 
-def trajectory(session: Session, vehicle_id: str) -> Trajectory:
+def count_vehicles(  # noqa: PLR0913 - a filter each
+    session: Session,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    camera: str | None = None,
+    min_cameras: int = 1,
+    vehicle_class: str | None = None,
+    modality: str | None = None,
+    as_of: AsOf = "final",
+    visible: Collection[str] | None = None,
+) -> int:
+    """How many vehicles `vehicles` would list without a limit; its arguments are the same."""
+    wanted = Wanted(start, end, camera, min_cameras, vehicle_class, modality)
+    _, chosen = _chosen(session, wanted, as_of, visible)
+    return session.execute(select(func.count()).select_from(chosen)).scalar_one()
+
+
+def trajectory(session: Session, vehicle_id: str, *, visible: Collection[str] | None = None) -> Trajectory:
     """Where a vehicle went, as known now.
 
     Args:
         session: To read from.
         vehicle_id: Its id, or the beginning of it where no other vehicle's id begins so.
+        visible: The only cameras that there are for whoever asks; None: all.
 
     Raises:
         VehicleNotFoundError: No such vehicle, several, or one whose tracklets have all been given to others.
     """
-    vehicle = find_vehicle(session, vehicle_id)
+    vehicle = find_vehicle(session, vehicle_id, visible=visible)
     rows = session.execute(
-        select(TrackletRow, AssignmentRow)
-        .join(AssignmentRow, AssignmentRow.tracklet_id == TrackletRow.tracklet_id)
-        .where(AssignmentRow.vehicle_id == vehicle.vehicle_id, AssignmentRow.is_current)
-        .order_by(TrackletRow.started_at, TrackletRow.tracklet_id)
+        _at_visible(
+            select(TrackletRow, AssignmentRow)
+            .join(AssignmentRow, AssignmentRow.tracklet_id == TrackletRow.tracklet_id)
+            .where(AssignmentRow.vehicle_id == vehicle.vehicle_id, AssignmentRow.is_current)
+            .order_by(TrackletRow.started_at, TrackletRow.tracklet_id),
+            visible,
+        )
     ).all()
     if not rows:
         raise VehicleNotFoundError(f"vehicle {vehicle.vehicle_id}: its tracklets have been given to other vehicles")
@@ -110,7 +154,7 @@ def trajectory(session: Session, vehicle_id: str) -> Trajectory:
     stops = tuple(
         _stop(
             tracklet,
-            assignment,
+            limited(assignment_record(assignment), visible),
             paths.get(tracklet.tracklet_id, []),
             crop_images.get(tracklet.tracklet_id, []),
             troubles.get(tracklet.tracklet_id),
@@ -214,51 +258,48 @@ def _columns(*names: str) -> list[Any]:
     return [getattr(TrackletRow, name) for name in names]
 
 
-def _conditions(start: datetime | None, end: datetime | None, camera: str | None) -> list[Any]:
-    conditions: list[Any] = []
-    if start is not None:
-        conditions.append(TrackletRow.ended_at >= start)
-    if end is not None:
-        conditions.append(TrackletRow.started_at < end)
-    if camera is not None:
-        conditions.append(TrackletRow.camera == camera)
-    return conditions
+def _chosen(
+    session: Session, wanted: Wanted, as_of: AsOf, visible: Collection[str] | None
+) -> tuple[Subquery, Subquery]:
+    """Which tracklet is whose, and which vehicles are meant."""
+    member = _membership(as_of)
+    if as_of == "final" and visible is None:
+        return member, chosen_vehicles(session, wanted)
+    return member, chosen_among(session, member, wanted, visible)
 
 
-def _chosen_vehicles(member: Subquery, conditions: list[Any], min_cameras: int, limit: int | None) -> Subquery:
-    def joined(*columns: Any) -> Select[Any]:  # noqa: ANN401 - any columns
-        on_tracklet = TrackletRow.tracklet_id == member.c.tracklet_id
-        return select(*columns).select_from(member).join(TrackletRow, on_tracklet)
+def _at_visible(statement: Select[Any], visible: Collection[str] | None) -> Select[Any]:
+    return statement if visible is None else statement.where(TrackletRow.camera.in_(visible))
 
-    first_seen = func.min(TrackletRow.started_at)
-    statement = (
-        joined(member.c.vehicle_id, first_seen.label("first_seen"))
-        .group_by(member.c.vehicle_id)
-        .having(func.count(TrackletRow.camera.distinct()) >= min_cameras)
-        .order_by(first_seen, member.c.vehicle_id)
-        .limit(limit)
+
+def _looks(
+    session: Session, member: Subquery, chosen: Subquery, visible: Collection[str] | None
+) -> dict[str, dict[str, str | None]]:
+    """Of each vehicle the bands that it was seen in, each with its best picture below the crop store, or None."""
+    best = func.row_number().over(
+        partition_by=(member.c.vehicle_id, EmbeddingRow.modality),
+        order_by=(EmbeddingRow.crop_image.is_(None), EmbeddingRow.quality.desc(), EmbeddingRow.embedding_id),
     )
-    if conditions:
-        statement = statement.where(member.c.vehicle_id.in_(joined(member.c.vehicle_id).where(*conditions)))
-    return statement.subquery()
-
-
-def _modalities(session: Session, member: Subquery, chosen: Subquery) -> dict[str, tuple[str, ...]]:
-    rows = session.execute(
-        select(member.c.vehicle_id, EmbeddingRow.modality)
+    ranked = _at_visible(
+        select(member.c.vehicle_id, EmbeddingRow.modality, EmbeddingRow.crop_image, best.label("rank"))
         .select_from(member)
         .join(chosen, chosen.c.vehicle_id == member.c.vehicle_id)
-        .join(EmbeddingRow, EmbeddingRow.tracklet_id == member.c.tracklet_id)
-        .distinct()
-        .order_by(member.c.vehicle_id, EmbeddingRow.modality)
+        .join(TrackletRow, TrackletRow.tracklet_id == member.c.tracklet_id)
+        .join(EmbeddingRow, EmbeddingRow.tracklet_id == member.c.tracklet_id),
+        visible,
+    ).subquery()
+    rows = session.execute(
+        select(ranked.c.vehicle_id, ranked.c.modality, ranked.c.crop_image)
+        .where(ranked.c.rank == 1)
+        .order_by(ranked.c.vehicle_id, ranked.c.modality)
     )
-    return {
-        vehicle_id: tuple(row.modality for row in group)
-        for vehicle_id, group in groupby(rows, key=lambda row: row.vehicle_id)
-    }
+    found: dict[str, dict[str, str | None]] = {}
+    for vehicle_id, modality, crop_image in rows:
+        found.setdefault(vehicle_id, {})[modality] = crop_image
+    return found
 
 
-def _summary(vehicle_id: str, rows: list[Any], modalities: tuple[str, ...]) -> VehicleSummary:
+def _summary(vehicle_id: str, rows: list[Any], looks: dict[str, str | None]) -> VehicleSummary:
     return VehicleSummary(
         vehicle_id=vehicle_id,
         vehicle_class=rows[0].vehicle_class,
@@ -266,7 +307,8 @@ def _summary(vehicle_id: str, rows: list[Any], modalities: tuple[str, ...]) -> V
         last_seen=max(row.ended_at for row in rows),
         cameras=tuple(dict.fromkeys(row.camera for row in rows)),
         tracklets=len(rows),
-        modalities=modalities,
+        modalities=tuple(looks),
+        crop_images={modality: image for modality, image in looks.items() if image is not None},
     )
 
 
@@ -299,7 +341,7 @@ def _crop_images(session: Session, vehicle_id: str) -> dict[str, list[tuple[str,
 
 def _stop(
     tracklet: TrackletRow,
-    assignment: AssignmentRow,
+    assignment: AssignmentRecord,
     blobs: list[bytes],
     images: list[tuple[str, str | None]],
     camera_trouble: str | None,
@@ -328,6 +370,7 @@ def _stop(
         context_image=tracklet.context_image,
         decided_by=assignment.decided_by,
         camera_trouble=camera_trouble,
+        evidence=assignment.evidence,
     )
 
 

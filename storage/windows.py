@@ -1,0 +1,177 @@
+"""Which vehicles a list is of: found by indexes, however many others there are.
+
+A time window's tracklets began shortly before it, but for the few that were in view for long: these have an index of
+their own (`ix_tracklets_long`). Without a window, vehicles are walked in the order they are listed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, text, union
+
+from storage.models import LONG_POSTGRESQL, LONG_S, LONG_SQLITE, AssignmentRow, EmbeddingRow, TrackletRow, VehicleRow
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from sqlalchemy import Subquery
+    from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which vehicles are wanted, and in which order.
+
+    Attributes:
+        start: In view at this moment or later.
+        end: In view before this moment.
+        camera: Seen by this camera; within the window, where there is one.
+        min_cameras: Seen by so many cameras.
+        vehicle_class: Of this class.
+        modality: With a look in this band.
+        newest_first: By the last sight, latest first; else by the first sight.
+        after: When the last one shown was seen, first or last as they are ordered, and its id: only those after it.
+        offset: So many are left out.
+        limit: At most so many.
+    """
+
+    start: datetime | None = None
+    end: datetime | None = None
+    camera: str | None = None
+    min_cameras: int = 1
+    vehicle_class: str | None = None
+    modality: str | None = None
+    newest_first: bool = False
+    after: tuple[datetime, str] | None = None
+    offset: int = 0
+    limit: int | None = None
+
+
+def in_window(
+    session: Session,
+    *columns: Any,
+    start: datetime | None,
+    end: datetime | None,
+    camera: str | None = None,  # noqa: ANN401
+) -> Select[Any]:
+    """Some columns of the tracklets in view at some time of [start, end), each tracklet once.
+
+    Args:
+        session: Whose database is asked.
+        columns: Of `TrackletRow`; with its id, or rows that are the same in all of them become one.
+        start: None: since ever.
+        end: None: until now.
+        camera: Only this one's.
+    """
+    conditions: list[ColumnElement[bool]] = []
+    if end is not None:
+        conditions.append(TrackletRow.started_at < end)
+    if camera is not None:
+        conditions.append(TrackletRow.camera == camera)
+    if start is None:
+        return select(*columns).where(*conditions)
+    conditions.append(TrackletRow.ended_at >= start)
+    began_lately = TrackletRow.started_at >= start - timedelta(seconds=LONG_S)
+    is_long = text(LONG_SQLITE if session.get_bind().dialect.name == "sqlite" else LONG_POSTGRESQL)
+    both = union(select(*columns).where(began_lately, *conditions), select(*columns).where(is_long, *conditions))
+    return select(*both.subquery().c)
+
+
+def chosen_vehicles(session: Session, wanted: Wanted) -> Subquery:
+    """The vehicles as known now: `vehicle_id` and `seen_at`, by which they are ordered."""
+    seen_at = VehicleRow.last_seen if wanted.newest_first else VehicleRow.first_seen
+    chosen = select(VehicleRow.vehicle_id, seen_at.label("seen_at")).where(seen_at.is_not(None))
+    chosen = chosen.where(*_conditions(session, wanted))
+    return ordered(chosen, seen_at, VehicleRow.vehicle_id, wanted).subquery()
+
+
+def chosen_among(session: Session, member: Subquery, wanted: Wanted, visible: Collection[str] | None) -> Subquery:
+    """As `chosen_vehicles`, of another state of things than what is known now, or of what some cameras saw of it.
+
+    Reads all of it: there is no index of what somebody may see.
+
+    Args:
+        session: Whose database is asked.
+        member: `tracklet_id` and `vehicle_id`.
+        wanted: Which.
+        visible: The only cameras that there are; None: all.
+    """
+    on_tracklet = TrackletRow.tracklet_id == member.c.tracklet_id
+    seen_at = func.max(TrackletRow.ended_at) if wanted.newest_first else func.min(TrackletRow.started_at)
+    chosen = (
+        select(member.c.vehicle_id, seen_at.label("seen_at"))
+        .join_from(member, TrackletRow, on_tracklet)
+        .group_by(member.c.vehicle_id)
+        .having(func.count(TrackletRow.camera.distinct()) >= wanted.min_cameras)
+    )
+    of_window = select(member.c.vehicle_id).join_from(member, TrackletRow, on_tracklet)
+    window = in_window(session, TrackletRow.tracklet_id, start=wanted.start, end=wanted.end, camera=wanted.camera)
+    if visible is not None:
+        chosen = chosen.where(TrackletRow.camera.in_(visible))
+        of_window = of_window.where(TrackletRow.camera.in_(visible))
+    if (wanted.start, wanted.end, wanted.camera) != (None, None, None):
+        chosen = chosen.where(member.c.vehicle_id.in_(of_window.where(member.c.tracklet_id.in_(window))))
+    if wanted.vehicle_class is not None:
+        of_class = select(VehicleRow.vehicle_id).where(VehicleRow.vehicle_class == wanted.vehicle_class)
+        chosen = chosen.where(member.c.vehicle_id.in_(of_class))
+    if wanted.modality is not None:
+        looks = exists().where(
+            EmbeddingRow.tracklet_id == member.c.tracklet_id, EmbeddingRow.modality == wanted.modality
+        )
+        chosen = chosen.where(member.c.vehicle_id.in_(of_window.where(looks)))
+    found = chosen.subquery()
+    again = select(found.c.vehicle_id, found.c.seen_at)
+    return ordered(again, found.c.seen_at, found.c.vehicle_id, wanted).subquery()
+
+
+def ordered(chosen: Select[Any], seen_at: Any, vehicle_id: Any, wanted: Wanted) -> Select[Any]:  # noqa: ANN401 - columns
+    """The same in the order wanted, from where it is wanted, as many as are."""
+    if wanted.after is not None:
+        moment, last = wanted.after
+        if wanted.newest_first:
+            beyond = or_(seen_at < moment, and_(seen_at == moment, vehicle_id < last))
+            chosen = chosen.where(seen_at <= moment, beyond)
+        else:
+            beyond = or_(seen_at > moment, and_(seen_at == moment, vehicle_id > last))
+            chosen = chosen.where(seen_at >= moment, beyond)
+    by = (seen_at.desc(), vehicle_id.desc()) if wanted.newest_first else (seen_at, vehicle_id)
+    # SQLite takes no offset without a limit, SQLAlchemy writes one.
+    return chosen.order_by(*by).limit(wanted.limit).offset(wanted.offset or None)
+
+
+def _conditions(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
+    conditions = _in_time(session, wanted)
+    own = (AssignmentRow.vehicle_id == VehicleRow.vehicle_id) & AssignmentRow.is_current
+    if wanted.vehicle_class is not None:
+        conditions.append(VehicleRow.vehicle_class == wanted.vehicle_class)
+    if wanted.min_cameras > 1:
+        cameras = (
+            select(func.count(TrackletRow.camera.distinct()))
+            .join(AssignmentRow, AssignmentRow.tracklet_id == TrackletRow.tracklet_id)
+            .where(own)
+            .correlate(VehicleRow)
+        )
+        conditions.append(cameras.scalar_subquery() >= wanted.min_cameras)
+    if wanted.modality is not None:
+        look = EmbeddingRow.tracklet_id == AssignmentRow.tracklet_id
+        conditions.append(exists().where(own, look, EmbeddingRow.modality == wanted.modality))
+    return conditions
+
+
+def _in_time(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
+    start, end, camera = wanted.start, wanted.end, wanted.camera
+    if camera is None and (start is None or end is None):
+        # By the whole of what the vehicle did: what was seen before `end` was first seen before it.
+        began = [] if end is None else [VehicleRow.first_seen < end]
+        return began if start is None else [*began, VehicleRow.last_seen >= start]
+    if start is None and end is None:
+        own = (AssignmentRow.vehicle_id == VehicleRow.vehicle_id) & AssignmentRow.is_current
+        on_tracklet = TrackletRow.tracklet_id == AssignmentRow.tracklet_id
+        return [exists().where(own, on_tracklet, TrackletRow.camera == camera)]
+    window = in_window(session, TrackletRow.tracklet_id, start=start, end=end, camera=camera)
+    of_window = select(AssignmentRow.vehicle_id).where(AssignmentRow.is_current, AssignmentRow.tracklet_id.in_(window))
+    return [VehicleRow.vehicle_id.in_(of_window)]
