@@ -53,10 +53,10 @@ class Wanted:
 
 def in_window(
     session: Session,
-    *columns: Any,
+    *columns: Any,  # noqa: ANN401 - any columns
     start: datetime | None,
     end: datetime | None,
-    camera: str | None = None,  # noqa: ANN401
+    camera: str | None = None,
 ) -> Select[Any]:
     """Some columns of the tracklets in view at some time of [start, end), each tracklet once.
 
