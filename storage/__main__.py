@@ -96,7 +96,7 @@ def trajectory(
 
 
 @app.command()
-def export(
+def export(  # noqa: PLR0913 - a parameter for each option
     database: DatabaseUrl,
     boxes: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", help="Write every box of every vehicle to this file.")
@@ -107,27 +107,34 @@ def export(
     crops: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a folder that reid.train reads; new or empty.")
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="As --crops, only what people have decided, with pairs.csv; new or empty."),
+    ] = None,
     crops_dir: CropsDir = None,
     by: Person = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
-    """Write boxes or crops to files.
+    """Write boxes, crops or people's corrections to files.
 
     The boxes' columns are camera,t,captured_at,frame,vehicle,x1,y1,x2,y2: t in seconds since that camera's start,
-    frame from 0, coordinates in source pixels; one row at most for a vehicle in a frame.
+    frame from 0, coordinates in source pixels; one row at most for a vehicle in a frame. A row of pairs.csv
+    has two crops of which a person has said that they are of one vehicle (same 1) or of two (same 0).
 
     Example: export --database sqlite:///demo.db --boxes boxes.csv --as-of decision
     """
-    written = {"boxes": str(boxes or ""), "crops": str(crops or ""), "as_of": as_of.value}
+    written = {"boxes": str(boxes or ""), "crops": str(crops or ""), "labels": str(labels or ""), "as_of": as_of.value}
     with reading(database, "export", by, **written) as session:
-        if boxes is None and crops is None:
-            raise StorageError("export: say what to write: --boxes FILE.csv, --crops DIR, or both")
+        if boxes is None and crops is None and labels is None:
+            raise StorageError("export: say what to write: --boxes FILE.csv, --crops DIR, --labels DIR, or several")
         decisions: Literal["decision", "final"] = "final" if as_of is AsOf.FINAL else "decision"
         rows: list[tuple[str | int, ...]] = []
         if boxes is not None:
             rows.append(_export_boxes(session, boxes, decisions))
         if crops is not None:
             rows.append(_export_crops(session, crops, crop_store("export", database, crops_dir), decisions))
+        if labels is not None:
+            rows += _export_labels(session, labels, crop_store("export", database, crops_dir))
         show(Report(("what", "path", "rows", "missing"), rows), output)
 
 
@@ -144,6 +151,13 @@ def _export_crops(
 
     done = write_crops(trajectories.crops(session, as_of=as_of), source, folder)
     return ("crops", str(folder), done.written, done.missing)
+
+
+def _export_labels(session: Session, folder: Path, source: CropStore) -> list[tuple[str | int, ...]]:
+    from storage.labels import PAIRS, write_labels
+
+    done = write_labels(session, source, folder)
+    return [("labels", str(folder), done.crops, done.missing), ("pairs", str(folder / PAIRS), done.pairs, 0)]
 
 
 @app.command("dead-letters")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -31,10 +31,12 @@ class CropExport:
     Attributes:
         written: Those that lie in the folder now.
         missing: Those whose picture was not in the crop store.
+        paths: Where each lies below the folder, by where it lies below the crop store.
     """
 
     written: int
     missing: int
+    paths: dict[str, str] = field(default_factory=dict)
 
 
 def utc_text(moment: datetime, timespec: str = "microseconds") -> str:
@@ -54,7 +56,7 @@ def write_boxes(rows: Iterable[BoxRow], path: Path) -> int:
         StorageError: The file can't be written.
     """
     count = 0
-    with _whole_file(path) as stream:
+    with whole_file(path) as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(BOX_COLUMNS)
         for count, row in enumerate(rows, start=1):  # noqa: B007 - the last one is the number of rows
@@ -76,8 +78,8 @@ def write_crops(rows: Iterable[CropRow], source: CropStore, folder: Path) -> Cro
     _check_empty(folder)
     target = CropStore(folder)
     numbers: Counter[tuple[str, str]] = Counter()
-    missing = 0
-    with _whole_file(folder / "samples.csv") as stream:
+    missing, paths = 0, {}
+    with whole_file(folder / "samples.csv") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(SAMPLE_COLUMNS)
         for row in rows:
@@ -89,9 +91,10 @@ def write_crops(rows: Iterable[CropRow], source: CropStore, folder: Path) -> Cro
                 f"images/{row.vehicle}/{row.modality}/{numbers[series]:04d}.jpg", source.load(row.crop_image)
             )
             numbers[series] += 1
+            paths[row.crop_image] = path
             time = utc_text(row.captured_at)
             table.writerow((path, row.vehicle, row.camera, row.modality, row.vehicle_class, time))
-    return CropExport(numbers.total(), missing)
+    return CropExport(numbers.total(), missing, paths)
 
 
 def _box_values(row: BoxRow) -> tuple[object, ...]:
@@ -109,8 +112,12 @@ def _check_empty(folder: Path) -> None:
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file that appears under its name once everything is in it."""
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file that appears under its name once everything is in it.
+
+    Raises:
+        StorageError: It can't be written.
+    """
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
