@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Of one account, from wherever, and from one address, for whichever accounts.
 PER_ACCOUNT, PER_ADDRESS, WINDOW_S = 10, 30, 300.0
-_MAX_FORM_BYTES = 8 << 10
+_MAX_FORM_BYTES, _MAX_FIELDS = 8 << 10, 10
 #: Hashes that are made at once: each takes 64 MiB and a core.
 _HASHES_AT_ONCE = 2
 _PAGE = """<!doctype html>
@@ -91,7 +91,7 @@ class _Desk:
     async def log_in(self, request: Request) -> Response:
         fields = await _fields(request)
         if fields is None:
-            return _page("/", "The form is too long.", status=413)
+            return _page("/", "The form can't be read.", status=400)
         name, wanted = fields.get("name", ""), fields.get("next", "/")
         address = _address(request)
         wait_s = max(self._by_name.wait_s(name), self._by_address.wait_s(address))
@@ -165,7 +165,10 @@ async def _fields(request: Request) -> dict[str, str] | None:
                 return None
     except ClientDisconnect:
         return None
-    found = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10)
+    try:
+        found = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        return None
     return {name: values[0] for name, values in found.items()}
 
 

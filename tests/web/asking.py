@@ -6,6 +6,7 @@ import asyncio
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -21,7 +22,6 @@ from web.services import Services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fastapi import FastAPI
 
@@ -87,6 +87,7 @@ class Asker:
 def small_site(folder: Path, **web: Any) -> Iterator[Asker]:  # noqa: ANN401 - whatever the section takes
     """The application of a small site, empty and without accounts."""
     site = site_file(folder, **web)
+    (folder / "small.db").write_bytes(_empty_database())
     services = Services(site, Database.open(site.database))
     try:
         yield Asker(create_api(services), services)

@@ -1,0 +1,145 @@
+"""Pictures that people send: each that can be taken, and those that are made to hurt."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from web.uploads import UploadError, read_picture
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LIMITS = {"max_bytes": 1 << 20, "max_pixels": 100_000}
+RED_LEFT = np.zeros((20, 30, 3), np.uint8)
+RED_LEFT[:, :15, 0] = 255
+
+
+def _file(picture: Image.Image | NDArray[np.uint8], kind: str = "PNG", **options: object) -> bytes:
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    held = io.BytesIO()
+    image.save(held, kind, **options)
+    return held.getvalue()
+
+
+def _png(width: int, height: int, rows: bytes) -> bytes:
+    """A PNG of one bit a pixel that says of itself what we like."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_pictures_are_read_as_rgb(kind: str) -> None:
+    found = read_picture(_file(RED_LEFT, kind), **LIMITS)
+    assert found.shape == (20, 30, 3)
+    assert found.dtype == np.uint8
+    assert found[10, 3, 0] > 200
+    assert found[10, 3, 1:].max() < 60
+    assert found[10, 27].max() < 60
+
+
+def test_a_picture_is_turned_as_its_camera_was_held() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
+    found = read_picture(_file(RED_LEFT, "JPEG", exif=exif), **LIMITS)
+    assert found.shape == (30, 20, 3)
+    assert found[3, 10, 0] > 200
+    assert found[27, 10, 0] < 60
+
+
+def test_16_bits_of_heat_become_8_between_coldest_and_hottest() -> None:
+    heat = np.array([[29_000, 29_500], [30_000, 29_000]], np.uint16)
+    for kind in ("PNG", "TIFF"):
+        found = read_picture(_file(Image.fromarray(heat), kind), **LIMITS)
+        assert found[:, :, 0].tolist() == [[0, 128], [255, 0]]
+        assert (found[:, :, 0] == found[:, :, 2]).all()
+    even = read_picture(_file(Image.fromarray(np.full((4, 4), 30_000, np.uint16))), **LIMITS)
+    assert even.max() == 0
+
+
+def test_what_is_clear_becomes_white_and_colours_of_a_palette_themselves() -> None:
+    clear = np.zeros((4, 4, 4), np.uint8)
+    assert read_picture(_file(clear), **LIMITS).min() == 255
+    found = read_picture(_file(Image.fromarray(RED_LEFT).convert("P")), **LIMITS)
+    assert found[10, 3].tolist() == [255, 0, 0]
+
+
+def test_a_picture_that_says_it_is_huge_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = _png(50_000, 50_000, bytes(6251 * 2_000))
+    assert len(bomb) < 30_000
+
+    def load(_self: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(Image.Image, "load", load)
+    with pytest.raises(UploadError, match="pixels: at most 25000000 are taken"):
+        read_picture(bomb, max_bytes=1 << 20, max_pixels=25_000_000)
+
+
+@pytest.mark.parametrize("side", [317, 12_000, 100_000])
+def test_every_size_beyond_the_limit_is_refused_in_the_same_words(side: int) -> None:
+    with pytest.raises(UploadError, match="pixels: at most 100000 are taken"):
+        read_picture(_png(side, side, b"\0"), **LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_half_a_picture_is_none(kind: str) -> None:
+    whole = _file(np.random.default_rng(1).integers(0, 256, (24, 24, 3), np.uint8), kind)
+    with pytest.raises(UploadError, match=r"broken|no picture"):
+        read_picture(whole[: len(whole) // 2], **LIMITS)
+
+
+def test_too_long_a_file_is_not_looked_at() -> None:
+    with pytest.raises(UploadError, match="1025 bytes: at most 1024"):
+        read_picture(b"x" * 1025, max_bytes=1024, max_pixels=1)
+
+
+def test_a_moving_picture_is_refused() -> None:
+    frames = [Image.fromarray(RED_LEFT), Image.fromarray(RED_LEFT[:, ::-1].copy())]
+    for kind in ("PNG", "WEBP", "TIFF"):
+        with pytest.raises(UploadError, match="several frames"):
+            read_picture(_file(frames[0], kind, save_all=True, append_images=frames[1:]), **LIMITS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GIF89a" + bytes(100),
+        b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        b"%PDF-1.4",
+        b"<!doctype html>",
+        bytes(1000),
+    ],
+)
+def test_what_is_no_such_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(UploadError, match="this is no picture"):
+        read_picture(data, **LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_a_file_cut_off_or_damaged_anywhere_is_a_picture_or_refused_in_one_line(kind: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (24, 24, 3), np.uint8)
+    whole = _file(noise, kind)
+    refusals = []
+    for at in range(0, len(whole), max(1, len(whole) // 60)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0xFF
+        for data in (whole[:at], bytes(damaged)):
+            try:
+                assert read_picture(data, **LIMITS).ndim == 3
+            except UploadError as error:
+                refusals.append(str(error))
+    assert len(refusals) > 30
+    assert not [line for line in refusals if "\n" in line]
