@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from sqlalchemy import Select, Subquery, case, func, or_, select
@@ -45,6 +45,8 @@ __all__ = [
 
 #: `decision`: what the matcher said when the tracklet ended. `final`: what is known now.
 AsOf = Literal["decision", "final"]
+
+_Statement = TypeVar("_Statement", bound=Select[*tuple[Any, ...]])
 
 # Rows fetched at a time: a segment is at most 64 KB, so that a batch stays below a few megabytes.
 _BATCH = 64
@@ -268,7 +270,7 @@ def _chosen(
     return member, chosen_among(session, member, wanted, visible)
 
 
-def _at_visible(statement: Select[Any], visible: Collection[str] | None) -> Select[Any]:
+def _at_visible(statement: _Statement, visible: Collection[str] | None) -> _Statement:
     return statement if visible is None else statement.where(TrackletRow.camera.in_(visible))
 
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, text, union
+from sqlalchemy.orm import InstrumentedAttribute
 
 from storage.models import LONG_POSTGRESQL, LONG_S, LONG_SQLITE, AssignmentRow, EmbeddingRow, TrackletRow, VehicleRow
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Subquery
     from sqlalchemy.orm import Session
+
+_Chosen = Select[*tuple[Any, ...]]
+_Column = ColumnElement[Any] | InstrumentedAttribute[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def chosen_among(session: Session, member: Subquery, wanted: Wanted, visible: Co
     return ordered(again, found.c.seen_at, found.c.vehicle_id, wanted).subquery()
 
 
-def ordered(chosen: Select[Any], seen_at: Any, vehicle_id: Any, wanted: Wanted) -> Select[Any]:  # noqa: ANN401 - columns
+def ordered(chosen: _Chosen, seen_at: _Column, vehicle_id: _Column, wanted: Wanted) -> _Chosen:
     """The same in the order wanted, from where it is wanted, as many as are."""
     if wanted.after is not None:
         moment, last = wanted.after
