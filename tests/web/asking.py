@@ -6,7 +6,9 @@ import asyncio
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -93,6 +95,15 @@ def small_site(folder: Path, **web: Any) -> Iterator[Asker]:  # noqa: ANN401 - w
         yield Asker(create_api(services), services)
     finally:
         services.close()
+
+
+@cache
+def _empty_database() -> bytes:
+    """A SQLite file that the migrations have made, once for all tests."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        Database.open(f"sqlite:///{path}").close()
+        return path.read_bytes()
 
 
 def account(database: Database, name: str, role: Role = Role.VIEWER, *, cameras: tuple[str, ...] | None = None) -> None:
