@@ -122,7 +122,7 @@ class Undo(_Deed):
 Deed = Annotated[Merge | Split | Move | Confirm | Undo, Field(discriminator="kind")]
 
 
-@router.get("/tracklets/{tracklet_id:path}/why", responses=told(401, 404, 422, 503))
+@router.get("/tracklets/{tracklet_id:path}/why", responses=told(404))
 def why(services: GivenServices, caller: Viewer, tracklet_id: TrackletId) -> explained.Why:
     """Why a tracklet belongs to its vehicle: who decided, what was weighed, what had been said before."""
     with services.asking(caller, "why", tracklet_id) as session:
@@ -131,7 +131,7 @@ def why(services: GivenServices, caller: Viewer, tracklet_id: TrackletId) -> exp
     return explained.why(services, found, list(in_words(replace(found, crops={}))))
 
 
-@router.get("/review", responses=told(401, 422, 503))
+@router.get("/review", responses=told())
 def review(services: GivenServices, caller: Viewer, asked: Annotated[Doubts, Query()]) -> list[Doubt]:
     """What nobody has decided yet and is closest to even odds, most doubtful first."""
     with services.asking(caller, "review", "", **asked.told()) as session:
@@ -139,7 +139,7 @@ def review(services: GivenServices, caller: Viewer, asked: Annotated[Doubts, Que
     return [_doubt(services, link) for link in found]
 
 
-@router.get("/corrections", responses=told(401, 422, 503))
+@router.get("/corrections", responses=told())
 def list_corrections(
     services: GivenServices, caller: Viewer, asked: Annotated[Corrections, Query()]
 ) -> Page[explained.CorrectionMade]:
@@ -158,7 +158,7 @@ def list_corrections(
     )
 
 
-@router.post("/corrections", status_code=201, responses=told(401, 403, 404, 409, 411, 413, 422, 503))
+@router.post("/corrections", status_code=201, responses=told(403, 404, 409, 411))
 def correct(services: GivenServices, caller: Operator, deed: Annotated[Deed, Body()]) -> explained.CorrectionMade:
     """Merges, splits, moves, confirms or takes back. Nothing is overwritten: a correction is a decision more."""
     details = deed.model_dump(mode="json", exclude={"kind"}, exclude_defaults=True)

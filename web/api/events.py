@@ -98,7 +98,7 @@ async def _gone(receive: Receive) -> None:
     "/events",
     response_class=Response,
     responses={
-        **told(401, 422, 503),
+        **told(),
         200: {
             "description": "An endless stream: `event: decision` with a decision as JSON, `id` its number; comments as "
             "signs of life; `event: closed` with the reason before the server ends it.",

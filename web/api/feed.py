@@ -106,6 +106,11 @@ class Feed:
         """How many there are."""
         return len(self._listeners)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody looks at the database."""
+        return self._looking is None
+
     async def join(self, caller: Caller) -> Listener:
         """From now on the listener is offered what is decided. Call `leave` in the end.
 

@@ -146,7 +146,7 @@ class CountOfVehicles(Answer):
     vehicles: int = Field(description="How many different ones.", ge=1, examples=[17])
 
 
-@router.get("/passages", responses=told(401, 422, 503))
+@router.get("/passages", responses=told())
 def passages(services: GivenServices, caller: Viewer, asked: Annotated[Way, Query()]) -> Page[PassageOfVehicle]:
     """Vehicles that left one camera's view and came into another's within a time, by their departure."""
 
@@ -168,7 +168,7 @@ def passages(services: GivenServices, caller: Viewer, asked: Annotated[Way, Quer
     return cut(behind(found, asked.limit, after, key), asked.limit, "passages", key, PassageOfVehicle.model_validate)
 
 
-@router.get("/vehicles/{vehicle_id}/companions", responses=told(401, 404, 422, 503))
+@router.get("/vehicles/{vehicle_id}/companions", responses=told(404))
 def companions(
     services: GivenServices, caller: Viewer, vehicle_id: VehicleId, asked: Annotated[Together, Query()]
 ) -> Page[CompanionOfVehicle]:
@@ -191,7 +191,7 @@ def companions(
     )
 
 
-@router.get("/dwell-times", responses=told(401, 422, 503))
+@router.get("/dwell-times", responses=told())
 def dwell_times(services: GivenServices, caller: Viewer, asked: Annotated[Stays, Query()]) -> Page[Dwell]:
     """How long vehicles stay in each camera's view, by camera."""
 
@@ -211,7 +211,7 @@ def dwell_times(services: GivenServices, caller: Viewer, asked: Annotated[Stays,
     return cut(behind(found, asked.limit, after, key), asked.limit, "dwell-times", key, Dwell.model_validate)
 
 
-@router.get("/journey-times", responses=told(401, 422, 503))
+@router.get("/journey-times", responses=told())
 def journey_times(services: GivenServices, caller: Viewer, asked: Annotated[Times, Query()]) -> Page[Journey]:
     """How long vehicles take from each camera to the next one that sees them, by the cameras."""
 
@@ -230,7 +230,7 @@ def journey_times(services: GivenServices, caller: Viewer, asked: Annotated[Time
     return cut(behind(found, asked.limit, after, key), asked.limit, "journey-times", key, Journey.model_validate)
 
 
-@router.get("/counts", responses=told(401, 422, 503))
+@router.get("/counts", responses=told())
 def counts(services: GivenServices, caller: Viewer, asked: Annotated[Counting, Query()]) -> Page[CountOfVehicles]:
     """How many vehicles each camera saw, by time, camera and class."""
 

@@ -23,7 +23,7 @@ VEHICLE_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 TRACKLET_PATTERN = r"^[A-Za-z0-9_.:-]+(/[A-Za-z0-9_.:-]+)*$"
 #: No control characters: PostgreSQL takes no NUL, and nobody reads the others.
 TEXT_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
-_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]\d{2}:\d{2})")
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})")
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
@@ -35,13 +35,11 @@ def _as_text(value: object) -> object:
 
 
 def _in_utc(value: datetime) -> datetime:
+    """The moment in UTC; what lies outside of all that databases hold, at the border: it chooses the same."""
     try:
-        moment = value.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("wanted a time from 1970 to 2200") from error
-    if not _FIRST <= moment < _LAST:
-        raise ValueError("wanted a time from 1970 to 2200")
-    return moment
+        return min(max(value.astimezone(UTC), _FIRST), _LAST)
+    except OverflowError:
+        return _FIRST if value.year < _LAST.year else _LAST
 
 
 def given_services(request: Request) -> Services:

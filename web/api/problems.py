@@ -43,6 +43,7 @@ _WORDS = {
     422: "A parameter or the body is not as described.",
     503: "The database can't answer now; `Retry-After` says when to ask again.",
 }
+_EVERYWHERE = (400, 401, 413, 422, 503)
 _log = logging.getLogger(__name__)
 
 
@@ -56,9 +57,9 @@ class Problem(BaseModel):
 
 
 def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """How a route's description tells of the problems that it may answer with."""
+    """How a route's description tells of the problems that it may answer with, beside those of all routes."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _WORDS[status], "content": content} for status in statuses}
+    return {status: {"description": _WORDS[status], "content": content} for status in sorted({*_EVERYWHERE, *statuses})}
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -77,7 +77,7 @@ class SimilarVehicle(Answer):
     )
 
 
-@router.get("/similar", responses=told(401, 404, 422, 503))
+@router.get("/similar", responses=told(404))
 def similar_to_tracklet(
     services: GivenServices, caller: Viewer, asked: Annotated[AlikeTracklet, Query()]
 ) -> list[SimilarVehicle]:
@@ -91,7 +91,7 @@ def similar_to_tracklet(
     return [_similar(services, one) for one in found]
 
 
-@router.post("/similar", responses=told(401, 413, 422, 503))
+@router.post("/similar", responses=told())
 def similar_to_picture(
     services: GivenServices,
     caller: Viewer,

@@ -63,7 +63,7 @@ class CameraOfSite(Answer):
     state: State | None = Field(description="Null where it has not said anything yet.")
 
 
-@router.get("/site", responses=told(401, 422, 503))
+@router.get("/site", responses=told())
 def site(services: GivenServices, caller: Viewer) -> Site:
     """What this program answers for."""
     with services.asking(caller, "site") as session:
@@ -71,7 +71,7 @@ def site(services: GivenServices, caller: Viewer) -> Site:
     return Site(site=services.site.site, time_zone=services.site.time_zone, cameras=len(known))
 
 
-@router.get("/cameras", responses=told(401, 422, 503))
+@router.get("/cameras", responses=told())
 def cameras(services: GivenServices, caller: Viewer) -> list[CameraOfSite]:
     """All cameras that were ever registered, by id, and how each one is doing."""
     with services.asking(caller, "cameras") as session:

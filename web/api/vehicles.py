@@ -44,7 +44,7 @@ class Counted(BaseModel):
     count: int = Field(description="How many vehicles.", ge=0, examples=[24])
 
 
-@router.get("/vehicles", responses=told(401, 422, 503))
+@router.get("/vehicles", responses=told())
 def vehicles(services: GivenServices, caller: Viewer, asked: Annotated[VehicleList, Query()]) -> Page[schemas.Vehicle]:
     """Vehicles by their first sight, or the latest first; of each, everything it did, also outside the window."""
     question = "vehicles, newest first" if asked.newest_first else "vehicles"
@@ -70,7 +70,7 @@ def vehicles(services: GivenServices, caller: Viewer, asked: Annotated[VehicleLi
     return cut(found, asked.limit, question, key, lambda summary: schemas.vehicle(services, summary))
 
 
-@router.get("/vehicles/count", responses=told(401, 422, 503))
+@router.get("/vehicles/count", responses=told())
 def count_vehicles(services: GivenServices, caller: Viewer, asked: Annotated[VehicleFilter, Query()]) -> Counted:
     """How many vehicles `/v1/vehicles` would list in all."""
     with services.asking(caller, "count", "", **asked.told()) as session:
@@ -87,7 +87,7 @@ def count_vehicles(services: GivenServices, caller: Viewer, asked: Annotated[Veh
     return Counted(count=count)
 
 
-@router.get("/vehicles/{vehicle_id}/trajectory", responses=told(401, 404, 422, 503))
+@router.get("/vehicles/{vehicle_id}/trajectory", responses=told(404))
 def trajectory(
     services: GivenServices, caller: Viewer, vehicle_id: VehicleId, asked: Annotated[TrajectoryDetail, Query()]
 ) -> schemas.TrajectoryOfVehicle:

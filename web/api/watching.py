@@ -76,7 +76,7 @@ class NoticeGiven(Answer):
     error: str = Field(description="Of the last attempt that failed; empty without one.", examples=[""])
 
 
-@router.get("/watches", responses=told(401, 422, 503))
+@router.get("/watches", responses=told())
 def watches(services: GivenServices, caller: Viewer, asked: Annotated[WatchList, Query()]) -> Page[WatchKept]:
     """What is watched, the newest first; returns and sights at the cameras that the caller may see."""
 
@@ -91,7 +91,7 @@ def watches(services: GivenServices, caller: Viewer, asked: Annotated[WatchList,
     )
 
 
-@router.post("/watches", status_code=201, responses=told(401, 403, 404, 409, 411, 413, 422, 503))
+@router.post("/watches", status_code=201, responses=told(403, 404, 409, 411))
 def watch(services: GivenServices, caller: Operator, wanted: Wanted) -> WatchKept:
     """Waits for a vehicle from now on."""
     with services.deciding(caller, "watch", wanted.vehicle_id, note=wanted.note) as session:
@@ -99,14 +99,14 @@ def watch(services: GivenServices, caller: Operator, wanted: Wanted) -> WatchKep
     return _watch(services, made)
 
 
-@router.delete("/watches/{watch_id}", status_code=204, responses=told(401, 403, 404, 409, 422, 503))
+@router.delete("/watches/{watch_id}", status_code=204, responses=told(403, 404, 409))
 def unwatch(services: GivenServices, caller: Operator, watch_id: WatchNumber) -> None:
     """Waits no longer. What was found until now stays to be read."""
     with services.deciding(caller, "unwatch", "", watch=watch_id) as session:
         book.unwatch(session, watch_id, by=caller.person, at=datetime.now(UTC))
 
 
-@router.get("/notices", responses=told(401, 422, 503))
+@router.get("/notices", responses=told())
 def notices(services: GivenServices, caller: Viewer, asked: Annotated[NoticeList, Query()]) -> Page[NoticeGiven]:
     """Returns of watched vehicles, the latest first."""
 
