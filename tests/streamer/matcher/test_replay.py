@@ -12,7 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from reid.calibration import save_calibration
-from storage.corrections import merge, move, undo
+from storage.corrections import confirm, merge, move, undo
 from storage.crop_store import CropStore
 from storage.database import Database
 from storage.history import decisions
@@ -261,6 +261,24 @@ def test_what_a_person_says_of_a_tracklet_in_view_or_waiting_holds_whether_the_m
     assert words[0] == words[1]
     (of_moved,) = [said for said, _ in words[0] if said.tracklet_id == moved]
     assert (of_moved.vehicle_id, of_moved.decided_by, of_moved.reason) == (vehicle_id, "anna", "move")
+
+
+def test_what_a_person_confirms_in_view_stays_where_it_was(roads: Roads) -> None:
+    messages = _day(1).messages
+    first = SightingKind.FIRST
+    half = next(n for n, one in enumerate(messages) if n > len(messages) // 2 and getattr(one, "kind", None) is first)
+    seen, payloads = getattr(messages[half], "tracklet_id", ""), _payloads(messages)
+    road, told = roads.new("usual"), payloads[: half + 1]
+    worker, _ = road.play(told)
+    with road.database.transaction() as session:
+        (change,) = confirm(session, [seen], by="anna", at=at(3600)).changes
+    told += payloads[half + 1 :]
+    while worker.step(timeout_s=0.0):
+        pass
+
+    (said,) = [said for said, _ in road.final() if said.tracklet_id == seen]
+    assert (said.vehicle_id, said.decided_by, said.reason) == (change.after, "anna", "confirm")
+    assert not said.is_provisional
 
 
 def test_a_matcher_that_starts_again_after_a_merge_and_its_undo_decides_as_if_nobody_had_touched_anything(
