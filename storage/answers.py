@@ -157,6 +157,119 @@ class CropRow:
     crop_image: str
 
 
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A vehicle that passed one camera and then another.
+
+    Attributes:
+        vehicle_id: The vehicle.
+        vehicle_class: By vote of all its tracklets.
+        first: The camera passed first.
+        then: The other one.
+        departed_at: When it left the first view.
+        arrived_at: When it entered the other.
+        travel_s: Seconds between; below zero where it was in both views at once.
+        probability: Of the less sure of the links that made the two stops this vehicle's; None: neither was linked.
+    """
+
+    vehicle_id: str
+    vehicle_class: str
+    first: str
+    then: str
+    departed_at: datetime
+    arrived_at: datetime
+    travel_s: float
+    probability: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A vehicle that was where another one was, at about the same time.
+
+    Attributes:
+        vehicle_id: The vehicle.
+        vehicle_class: By vote of all its tracklets.
+        cameras: Where they met, each once, in the order of the first meetings.
+        meetings: How often they entered one view shortly after each other.
+        largest_gap_s: The longest time between them, in seconds.
+        first_at: When it came into view at the first meeting.
+        last_at: When at the last.
+    """
+
+    vehicle_id: str
+    vehicle_class: str
+    cameras: tuple[str, ...]
+    meetings: int
+    largest_gap_s: float
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DwellTime:
+    """How long vehicles stayed in view of a camera, in seconds.
+
+    Attributes:
+        camera: Where.
+        visits: How many stays.
+        median_s: Half of them were shorter.
+        mean_s: The mean.
+        p85_s: 85 of 100 were shorter.
+        p95_s: 95 of 100 were.
+        longest_s: The longest.
+    """
+
+    camera: str
+    visits: int
+    median_s: float
+    mean_s: float
+    p85_s: float
+    p95_s: float
+    longest_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class JourneyTime:
+    """How long vehicles took from one camera to the next, in seconds from leaving one view to entering the other.
+
+    Attributes:
+        first: Where from.
+        then: Where to.
+        journeys: How many went.
+        fastest_s: The shortest; below zero where the views overlap.
+        median_s: Half of them were faster.
+        mean_s: The mean.
+        p85_s: 85 of 100 were faster.
+        p95_s: 95 of 100 were.
+    """
+
+    first: str
+    then: str
+    journeys: int
+    fastest_s: float
+    median_s: float
+    mean_s: float
+    p85_s: float
+    p95_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many vehicles came into view of a camera in an interval.
+
+    Attributes:
+        start: When the interval began.
+        camera: Where.
+        vehicle_class: Of what class.
+        vehicles: How many, each once.
+    """
+
+    start: datetime
+    camera: str
+    vehicle_class: str
+    vehicles: int
+
+
 def halved(score: float | None, evidence: Mapping[str, Any]) -> float | None:
     """A decision's score on the scale on which it is a probability's.
 
