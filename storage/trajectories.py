@@ -17,7 +17,6 @@ from storage.answers import BoxRow, CropRow, Stop, Trajectory, VehicleSummary, h
 from storage.camera_troubles import troubles_of_vehicle
 from storage.errors import VehicleNotFoundError
 from storage.history import assignment_record
-from storage.journeys import companions, counts, dwell_times, journey_times, passages
 from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, CameraRow, EmbeddingRow, SightingRow, TrackletRow, VehicleRow
 from storage.paths import PathPoints, merged
@@ -38,13 +37,8 @@ __all__ = [
     "Trajectory",
     "VehicleSummary",
     "boxes",
-    "companions",
     "count_vehicles",
-    "counts",
     "crops",
-    "dwell_times",
-    "journey_times",
-    "passages",
     "trajectory",
     "vehicles",
 ]
