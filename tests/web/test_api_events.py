@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from storage.accounts import Role, revoke_secret
+from storage.matcher_state import DecisionEvent, load_assignments_after
 from storage.writer import Writer
 from tests.servers.need import free_port, wait_until
 from tests.storage.storage_builders import assignment
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from storage.database import Session
     from tests.web.asking import Asker
 
 PATIENCE_S = 20.0
@@ -158,8 +160,12 @@ def test_all_listeners_are_fed_by_one_look_and_none_is_made_for_nobody(
     running: Running, secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = []
-    read = feed.load_assignments_after
-    monkeypatch.setattr(feed, "load_assignments_after", lambda *given: (looks.append(given), read(*given))[1])
+
+    def look(session: Session, after: int, limit: int) -> list[DecisionEvent]:
+        looks.append(after)
+        return load_assignments_after(session, after, limit)
+
+    monkeypatch.setattr(feed, "load_assignments_after", look)
     with running.listening(secret) as first, running.listening(secret) as second:
         next(first)
         next(second)
