@@ -1,0 +1,179 @@
+"""Attacks on the whole API: SQL and markup in whatever can be said, roles that aren't one's own."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import inspect, text
+
+from storage.accounts import Role
+from storage.database import Database
+from storage.records import CameraRecord
+from storage.writer import Writer
+from tests.storage.storage_builders import store, tracklet
+from tests.web.api_site import filled_site
+from tests.web.asking import HERE, site_file
+from tests.web.browser import Witness, chromium, page_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.web.asking import Asker
+
+SQL = (
+    "' OR '1'='1",
+    "'; DROP TABLE tracklets; --",
+    "gate' UNION SELECT name || password FROM accounts --",
+    '") OR 1=1 --',
+    "%",
+    "v%_",
+    "\\",
+    "\x00",
+    "1; SELECT pg_sleep(9)",
+    "٣",
+    "9" * 400,
+)
+#: What every question is asked with besides.
+OTHERWISE = {
+    "vehicle_id": "v01",
+    "tracklet_id": "yard/s1/1",
+    "tracklet": "yard/s1/1",
+    "watch_id": "1",
+    "first": "gate",
+    "then": "yard",
+    "within_s": "60",
+}
+#: What changes something, by method.
+DEEDS = ("post", "put", "patch", "delete")
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Iterator[Asker]:
+    """Twelve vehicles at two cameras; `vera` may see the yard alone."""
+    with filled_site(tmp_path) as asker:
+        yield asker
+
+
+def _operations(ask: Asker) -> list[tuple[str, str, dict[str, Any]]]:
+    paths = ask.app.openapi()["paths"]
+    found = [(method, path, about) for path, methods in paths.items() for method, about in methods.items()]
+    assert len(found) > 10
+    return found
+
+
+def _address(path: str, parts: dict[str, str]) -> str:
+    for name, value in parts.items():
+        path = path.replace(f"{{{name}}}", quote(value, safe=""))
+    return path
+
+
+def _contents(database: Database) -> dict[str, int]:
+    """Rows of each table, but of notes on who asked and of what proves it."""
+    with database.snapshot() as session:
+        names = set(inspect(session.connection()).get_table_names()) - {"audit"}
+        return {name: session.scalar(text(f'SELECT count(*) FROM "{name}"')) or 0 for name in sorted(names)}
+
+
+@pytest.mark.parametrize("who", ["vera", "ada"])
+def test_sql_in_a_parameter_is_a_value_that_nothing_has(ask: Asker, who: str) -> None:
+    asks = ask.with_token(who, Role.ADMIN if who == "ada" else Role.VIEWER)
+    before = _contents(ask.services.database)
+    tried = 0
+    for method, path, about in _operations(ask):
+        if method != "get":
+            continue
+        for parameter in about.get("parameters", ()):
+            given = {one["name"]: OTHERWISE[one["name"]] for one in about["parameters"] if one["name"] in OTHERWISE}
+            for attack in SQL:
+                answer = _asked(asks, path, parameter, given, attack)
+                tried += 1
+                assert answer.status_code < 500, (path, parameter["name"], attack, answer.text)
+                assert "$argon2" not in answer.text
+                if who == "vera" and answer.status_code == 200:
+                    assert "gate/" not in answer.text, (path, parameter["name"], attack)
+    assert tried > 300
+    assert _contents(ask.services.database) == before
+
+
+def _asked(asks: Asker, path: str, parameter: dict[str, Any], given: dict[str, str], attack: str) -> Any:  # noqa: ANN401
+    name, place = parameter["name"], parameter["in"]
+    parts = {**given, name: attack}
+    in_path = {key: value for key, value in parts.items() if f"{{{key}}}" in path}
+    query = {key: value for key, value in parts.items() if key not in in_path and (key != name or place == "query")}
+    headers = {name: attack.encode("utf-8").replace(b"\0", b"?")} if place == "header" else {}
+    return asks("GET", _address(path, in_path), params=query, headers=headers)
+
+
+@pytest.mark.parametrize("attack", SQL)
+def test_sql_in_a_body_changes_nothing(ask: Asker, attack: str) -> None:
+    asks = ask.with_token("otto", Role.OPERATOR)
+    before = _contents(ask.services.database)
+    bodies: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/watches", {"vehicle_id": attack}),
+        ("/v1/corrections", {"kind": attack}),
+        *(
+            ("/v1/corrections", {"kind": kind, "vehicle_id": attack, "other": attack, "tracklet_ids": [attack]})
+            for kind in ("merge", "split", "move", "confirm", "undo")
+        ),
+    ]
+    for path, body in bodies:
+        answer = asks("POST", path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+        assert 400 <= answer.status_code < 500, (path, body, answer.text)
+    assert _contents(ask.services.database) == before
+
+
+def test_nobody_asks_anything_unproved(ask: Asker) -> None:
+    for method, path, _ in _operations(ask):
+        answer = ask(method.upper(), _address(path, OTHERWISE), headers={"Origin": HERE})
+        assert answer.status_code == 401, (method, path)
+
+
+def test_a_viewer_does_nothing_and_reads_no_audit(ask: Asker) -> None:
+    viewer = ask.with_token("vera")
+    before = _contents(ask.services.database)
+    tried = []
+    for method, path, _ in _operations(ask):
+        if method in DEEDS and path != "/v1/similar":
+            tried.append(path)
+            assert viewer(method.upper(), _address(path, OTHERWISE), json={}).status_code == 403, (method, path)
+    assert len(tried) >= 3
+    assert viewer("GET", "/v1/audit").status_code == 403
+    assert ask.with_token("otto", Role.OPERATOR)("GET", "/v1/audit").status_code == 403
+    assert ask.with_token("ada", Role.OPERATOR)("GET", "/v1/audit").status_code == 403  # a token of less than she may
+    assert ask.with_token("ada", Role.ADMIN)("GET", "/v1/audit").status_code == 200
+    assert _contents(ask.services.database) == {**before, "access_tokens": before["access_tokens"] + 3}
+
+
+def test_every_question_is_noted_with_who_asked(ask: Asker) -> None:
+    ask.with_token("vera")("GET", "/v1/vehicles", params={"camera": "yard"})
+    with ask.services.database.snapshot() as session:
+        noted = session.execute(text("SELECT person, action FROM audit")).all()
+    assert [tuple(row) for row in noted] == [("vera", "vehicles")]
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_markup_in_names_is_shown_as_text_in_every_view(tmp_path: Path) -> None:
+    camera = "<img src=x onerror=\"document.title='owned'\">"
+    kind = "<script>document.title='owned'</script>"
+    site = site_file(tmp_path)
+    database = Database.open(site.database)
+    with database.transaction() as session:
+        Writer(session).register_cameras([CameraRecord(camera, "main", "visible")])
+        for number in range(3):
+            seen = tracklet(camera, number, start=number, end=number + 1, vehicle_class=kind, session=camera)
+            store(session, seen, f"v{number}", frames=range(number * 10, number * 10 + 3))
+    database.close()
+    with chromium() as browser, page_server(tmp_path / "site.yaml") as address:
+        page = browser.new_page()
+        witness = Witness(page)
+        for view in ("/", "/vehicles", "/vehicles/v1", "/search", "/review", "/watch", "/health"):
+            page.goto(address + view)
+            page.wait_for_load_state("networkidle")
+            assert "owned" not in page.title()
+            assert page.locator("img[src=x]").count() == 0
+        assert [fault for fault in witness.faults if "security" in fault.lower()] == []
