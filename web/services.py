@@ -10,6 +10,7 @@ from storage.asking import Inquiry, asked, decided
 from storage.crop_store import CropStore
 from web.likeness import likeness_index
 from web.logins import still
+from web.picture_search import PictureSearch
 from web.signed_links import SignedLinks
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Services:
         crops: Crops and context pictures.
         zone: In which people read times.
         links: Addresses of pictures and clips.
+        pictures: What describes pictures that people send.
         is_public: Other machines reach the program: nobody is answered without an account, even if there is none.
     """
 
@@ -43,6 +45,7 @@ class Services:
         self.crops = CropStore(site.crops_dir)
         self.zone = ZoneInfo(site.time_zone)
         self.links = SignedLinks(site.web.link_minutes * 60)
+        self.pictures = PictureSearch(site)
         self.is_public = False
         self._likeness: LikenessIndex | None = None
         self._likeness_lock = Lock()
