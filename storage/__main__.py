@@ -14,6 +14,7 @@ from storage.errors import StorageError
 from storage.export import write_boxes, write_crops
 from storage.report import Format, Report, dead_letters_report, show, trajectory_report, vehicles_report
 from storage.terminal import CropsDir, DatabaseUrl, OutputFormat, Person, crop_store, moment, reading
+from storage.watch_commands import COMMANDS as WATCH_COMMANDS
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -177,7 +178,7 @@ def dead_letters(
         show(dead_letters_report(load_dead_letters(session, limit=limit)), output)
 
 
-for _command in (*CORRECTION_COMMANDS, *CARE_COMMANDS):
+for _command in (*CORRECTION_COMMANDS, *WATCH_COMMANDS, *CARE_COMMANDS):
     app.command()(_command)
 
 

@@ -113,7 +113,8 @@ def doubtful(session: Session, *, limit: int = 50, visible: Collection[str] | No
     doubts.sort(key=lambda doubt: (doubt.certainty, doubt.row.tracklet_id))
     others = _named(session, doubts, visible)
     missing = [doubt for doubt in doubts if doubt.kind == "link" and not _is_linked(doubt, others)]
-    members = _members(session, missing, visible)
+    # No more than are wanted: each is another vehicle, whose tracklets are read.
+    members = _members(session, missing[:limit], visible)
     found = []
     for doubt in doubts:
         other = _other(doubt, others, members)

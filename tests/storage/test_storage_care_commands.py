@@ -40,6 +40,10 @@ ASKED: dict[str, tuple[list[str], str]] = {
     "undo": (["1"], ""),
     "corrections": ([], ""),
     "review": ([], ""),
+    "watch": (["v1", "--note", "case 1"], "v1"),
+    "unwatch": (["1"], ""),
+    "watches": ([], ""),
+    "notices": ([], ""),
     "hold": (["v1", "--note", "case 1"], "v1"),
     "release": (["gate/s1/3"], "gate/s1/3"),
     "holds": ([], ""),
@@ -51,6 +55,7 @@ ASKED: dict[str, tuple[list[str], str]] = {
 #: What must be true first.
 FIRST: dict[str, list[list[str]]] = {
     "undo": [["merge", "v1", "v2"]],
+    "unwatch": [["watch", "v1"]],
     "release": [["hold", "gate/s1/3"]],
 }
 

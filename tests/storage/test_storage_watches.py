@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
 from storage import watch_duty
+from storage.__main__ import app
 from storage.corrections import merge, move, split, undo
 from storage.crop_store import CropStore
 from storage.database import Database
@@ -405,3 +408,29 @@ def test_a_watch_outlives_the_tracklets_of_its_vehicle(session: Session) -> None
     assert _found(session) == []
     new = _sees(session, 7, "v1")
     assert _found(session) == [(made.watch_id, new)]
+
+
+# On the terminal.
+
+
+def _asked(url: str, *words: str) -> str:
+    result = CliRunner().invoke(app, [*words, "--database", url], env={"COLUMNS": "200", "LOGNAME": "anna"})
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+def test_the_commands_wait_and_list(database: Database, url: str) -> None:
+    with database.transaction() as session:
+        store(session, tracklet("gate", 1), "v1")
+    said = _asked(url, "watch", "v1", "--note", "case 17")
+    assert said == "watch 1 waits for vehicle v1; unwatch 1 ends it\n"
+    with database.transaction() as session:
+        new = _sees(session, 7, "v1")
+        look_out(session, NOW)
+    (one,) = json.loads(_asked(url, "watches", "--format", "json"))
+    assert (one["vehicle"], one["by"], one["returns"], one["note"]) == ("v1", "anna", 1, "case 17")
+    (told,) = json.loads(_asked(url, "notices", "--watch", "1", "--format", "json"))
+    assert (told["tracklet"], told["camera"], told["delivered_at"], told["error"]) == (new, "gate", None, "")
+    assert _asked(url, "unwatch", "1") == "watch 1 has ended\n"
+    assert json.loads(_asked(url, "watches", "--format", "json")) == []
+    assert len(json.loads(_asked(url, "watches", "--ended", "--format", "json"))) == 1
