@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -61,13 +60,12 @@ def create_app(services: Services) -> FastAPI:
 
     app = create_api(services)
     pages_app.state.services = services
-    # Compressed outside of the guard, which writes into pages.
+    # Without the library's own session: the login's cookie is the only one. Compressed outside of the guard, which
+    # writes into pages.
     app.add_middleware(GZipMiddleware)
     ui.run_with(
         app,
         title=TITLE,
-        storage_secret=secrets.token_urlsafe(32),
-        session_middleware_kwargs={"same_site": "strict"},
         gzip_middleware_factory=None,
         show_welcome_message=False,
     )
