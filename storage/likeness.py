@@ -89,7 +89,7 @@ class Likeness:
 
 
 @dataclass(frozen=True, slots=True)
-class _Query:
+class Query:
     """A vector (D,) that vehicles are sought by, with its embedder and band."""
 
     model_id: str
@@ -192,7 +192,7 @@ class LikenessIndex:
         """
         if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
             raise StorageError("likeness: wanted a vector that is finite and not zero")
-        query = _Query(model_id, modality, vector.astype(np.float32, copy=False))
+        query = Query(model_id, modality, vector.astype(np.float32, copy=False))
         return self._answer(session, [query], chosen or LikenessFilter(), limit, own="")
 
     def similar_to_tracklet(
@@ -211,19 +211,7 @@ class LikenessIndex:
             TransientStorageError: As for `refresh`.
         """
         chosen = chosen or LikenessFilter()
-        tracklet = find_tracklet(session, tracklet_id, visible=chosen.visible)
-        rows = session.execute(
-            select(EmbeddingRow.model_id, EmbeddingRow.modality, EmbeddingRow.vector, AssignmentRow.vehicle_id)
-            .outerjoin(
-                AssignmentRow, (AssignmentRow.tracklet_id == EmbeddingRow.tracklet_id) & AssignmentRow.is_current
-            )
-            .where(EmbeddingRow.tracklet_id == tracklet.tracklet_id)
-            .order_by(EmbeddingRow.quality, EmbeddingRow.embedding_id.desc())
-        ).all()
-        # The best come last and stay.
-        best = {(row.model_id, row.modality): row.vector for row in rows}
-        queries = [_Query(*key, decode_vector(best[key])) for key in sorted(best)]
-        own = next((row.vehicle_id for row in rows if row.vehicle_id is not None), "")
+        queries, own = looks_of(session, tracklet_id, chosen)
         return self._answer(session, queries, chosen, limit, own=own)
 
     @contextmanager
@@ -238,7 +226,7 @@ class LikenessIndex:
     def _answer(
         self,
         session: Session,
-        queries: Sequence[_Query],
+        queries: Sequence[Query],
         chosen: LikenessFilter,
         limit: int,
         *,
@@ -258,12 +246,14 @@ class LikenessIndex:
                 return list(best.values())[:limit]
             count = min(count * _FACTOR, MAX_LOOKS)
 
-    def _near(self, queries: Sequence[_Query], chosen: LikenessFilter, count: int) -> _Near:
+    def _near(self, queries: Sequence[Query], chosen: LikenessFilter, count: int) -> _Near:
         """The `count` looks that are nearest to any of the queries, best first."""
+        # Before the bands are gone through: a query may be the first of its band.
+        sought = [(query, self._centred(query)) for query in queries]
         masks = {key: band.mask(chosen) for key, band in self._bands.items()}
         pairs = [
-            _nearest(query, self._centred(query), band, masks[key], count)
-            for query in queries
+            _nearest(query, vector, band, masks[key], count)
+            for query, vector in sought
             for key, band in self._bands.items()
             if (query.model_id, len(query.vector)) == (key[0], key[2])
         ]
@@ -277,7 +267,7 @@ class LikenessIndex:
         is_all = len(hits) <= count and all(number <= count for number in compared)
         return _Near(hits[:count], sum(compared), is_measured, is_all)
 
-    def _centred(self, query: _Query) -> NDArray[np.float32]:
+    def _centred(self, query: Query) -> NDArray[np.float32]:
         band = self._band(query.model_id, query.modality, len(query.vector))
         return np.asarray(band.centred(query.vector[None])[0], np.float32)
 
@@ -345,6 +335,25 @@ class LikenessIndex:
             self._read(session, EmbeddingRow.tracklet_id.in_(again[start : start + BATCH]))
 
 
+def looks_of(session: Session, tracklet_id: str, chosen: LikenessFilter) -> tuple[list[Query], str]:
+    """The best looks of a tracklet, one for each embedder and band, and the vehicle whose it is; empty: nobody's.
+
+    Raises:
+        TrackletNotFoundError: No such tracklet at a visible camera, or several.
+    """
+    tracklet = find_tracklet(session, tracklet_id, visible=chosen.visible)
+    rows = session.execute(
+        select(EmbeddingRow.model_id, EmbeddingRow.modality, EmbeddingRow.vector, AssignmentRow.vehicle_id)
+        .outerjoin(AssignmentRow, (AssignmentRow.tracklet_id == EmbeddingRow.tracklet_id) & AssignmentRow.is_current)
+        .where(EmbeddingRow.tracklet_id == tracklet.tracklet_id)
+        .order_by(EmbeddingRow.quality, EmbeddingRow.embedding_id)
+    ).all()
+    # The best come last and stay.
+    best = {(row.model_id, row.modality): row.vector for row in rows}
+    queries = [Query(*key, decode_vector(best[key])) for key in sorted(best)]
+    return queries, next((row.vehicle_id for row in rows if row.vehicle_id is not None), "")
+
+
 def _look(row: Any) -> Look:  # noqa: ANN401 - a row
     started_at, ended_at = row.started_at.timestamp(), row.ended_at.timestamp()
     return Look(
@@ -358,9 +367,7 @@ def _look(row: Any) -> Look:  # noqa: ANN401 - a row
     )
 
 
-def _nearest(
-    query: _Query, vector: NDArray[np.float32], band: Band, among: NDArray[np.bool_], count: int
-) -> list[_Hit]:
+def _nearest(query: Query, vector: NDArray[np.float32], band: Band, among: NDArray[np.bool_], count: int) -> list[_Hit]:
     """The looks of one band that are nearest to a centred query."""
     if not among.any():
         return []
@@ -412,7 +419,7 @@ def _read_back(session: Session, near: _Near, chosen: LikenessFilter) -> list[tu
         .join(TrackletRow, TrackletRow.tracklet_id == EmbeddingRow.tracklet_id)
         .join(AssignmentRow, (AssignmentRow.tracklet_id == EmbeddingRow.tracklet_id) & AssignmentRow.is_current)
         .join(VehicleRow, VehicleRow.vehicle_id == AssignmentRow.vehicle_id)
-        .where(EmbeddingRow.embedding_id.in_([hit.embedding_id for hit in near.hits]), *_conditions(chosen))
+        .where(EmbeddingRow.embedding_id.in_([hit.embedding_id for hit in near.hits]), *tracklet_conditions(chosen))
     )
     # By tracklet too: the number of a row that was removed may have come again.
     known = {(row.embedding_id, row.tracklet_id): row for row in rows}
@@ -420,7 +427,8 @@ def _read_back(session: Session, near: _Near, chosen: LikenessFilter) -> list[tu
     return [(hit, _likeness(hit, row, near.compared)) for hit, row in hits if row is not None]
 
 
-def _conditions(chosen: LikenessFilter) -> list[ColumnElement[bool]]:
+def tracklet_conditions(chosen: LikenessFilter) -> list[ColumnElement[bool]]:
+    """What a filter asks of a tracklet's row."""
     conditions: list[ColumnElement[bool]] = []
     if chosen.start is not None:
         conditions.append(TrackletRow.ended_at >= chosen.start)

@@ -175,8 +175,8 @@ class Band:
         if chosen.vehicle_class is not None:
             passed &= self._class[:count] == self._codes.get(chosen.vehicle_class, -1)
         if chosen.visible is not None:
-            codes = [self._codes.get(camera, -1) for camera in chosen.visible]
-            passed &= np.isin(self._camera[:count], codes)
+            may_see = np.array([name in chosen.visible for name in self._codes], bool)
+            passed &= may_see[self._camera[:count]]
         return passed
 
     def nearest(

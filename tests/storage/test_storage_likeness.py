@@ -251,6 +251,14 @@ def test_bands_are_ranked_by_log_odds_and_not_by_similarity(database: Database, 
     )
 
 
+def test_a_band_that_no_tracklet_was_seen_in_is_compared_with_the_others(
+    database: Database, index: LikenessIndex
+) -> None:
+    assert similar(index, database, towards(0), modality="thermal") == []
+    see(database, 1, "v1", towards(10))
+    assert ids(similar(index, database, towards(0), modality="near_infrared")) == ["v1"]
+
+
 def test_bands_take_turns_where_one_of_them_was_never_measured(database: Database, index: LikenessIndex) -> None:
     for number, (vehicle_id, degrees) in enumerate([("v1", 50), ("v2", 60), ("v3", 70)]):
         see(database, number, vehicle_id, towards(degrees))
