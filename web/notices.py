@@ -10,9 +10,12 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import ssl
 import time
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from threading import Timer
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -118,12 +121,16 @@ class Webhook:
             headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+        # Each byte that comes begins the time-out anew: one who answers byte by byte would hold us for ever.
+        deadline = Timer(2 * TIMEOUT_S, _hang_up, [connection])
+        deadline.start()
         try:
             target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
             connection.request("POST", target, data, headers)
             with connection.getresponse() as answer:
                 return answer.status
         finally:
+            deadline.cancel()
             connection.close()
 
     def _secrets(self) -> list[str]:
@@ -186,6 +193,13 @@ class Mqtt:
         if answers[0]:
             raise ConnectionRefusedError(f"the broker refused: {answers[0]}")
         return client
+
+
+def _hang_up(connection: HTTPConnection) -> None:
+    # Who reads from it learns that it has ended; closing it from here would not wake them.
+    if connection.sock is not None:
+        with suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _loop_until(client: Client, is_done: Callable[[], bool], otherwise: str) -> None:

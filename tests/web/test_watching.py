@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytest_plugins = ("tests.storage.storage_fixtures",)
+
 NOTICE = Notice(7, 3, "v1", "gate/s1/2", "gate", after(2), after(3), 0, None, "", "a white van, ü")
 TOPIC = "vehicles/returned"
 
@@ -43,6 +45,7 @@ class Receiver:
         port: Where; nobody is there while it is closed.
         status: What it answers.
         is_slow: Whether it answers only when `release` is set.
+        is_dripping: Whether its answer comes byte by byte, without an end.
         posts: Paths, headers and bodies as they came.
         release: Lets slow answers go.
     """
@@ -50,6 +53,7 @@ class Receiver:
     port: int
     status: int = 200
     is_slow: bool = False
+    is_dripping: bool = False
     posts: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     release: Event = field(default_factory=Event)
 
@@ -73,10 +77,16 @@ class Receiver:
                 if outer.is_slow:
                     outer.release.wait(30)
                     return
+                while outer.is_dripping and not outer.release.wait(0.02):
+                    self.wfile.write(b"X")
                 self.send_response(outer.status)
                 self.send_header("Location", "/elsewhere")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+
+            def handle(self) -> None:
+                with suppress(ConnectionError):
+                    super().handle()
 
             def log_message(self, *_arguments: object) -> None:
                 """Nothing."""
@@ -161,6 +171,13 @@ def test_who_does_not_answer_is_not_waited_for(receiver: Receiver, monkeypatch: 
     monkeypatch.setattr(telling, "TIMEOUT_S", 0.1)
     receiver.is_slow = True
     with receiver.open(), pytest.raises(DeliveryError, match="webhook: timed out"):
+        Webhook(receiver.address).tell(NOTICE)
+
+
+def test_who_answers_byte_by_byte_is_hung_up_on(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling, "TIMEOUT_S", 0.2)
+    receiver.is_dripping = True
+    with receiver.open(), pytest.raises(DeliveryError, match="webhook: "):
         Webhook(receiver.address).tell(NOTICE)
 
 
@@ -350,3 +367,34 @@ def test_the_thread_lives_through_an_absent_database(
     assert [record.message for record in caplog.records if record.name == "web.watching"] == [
         "watches: the database is away"
     ]
+
+
+@pytest.mark.integration
+def test_of_two_programs_beside_a_matcher_each_return_is_told_once(
+    postgresql_url: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    site = site_file(tmp_path, watch={"period_s": 0.01, "webhook": receiver.address})
+    site = site.model_copy(update={"database": postgresql_url})
+    count = 40
+    with (
+        closing(Services(site, Database.open(site.database))) as one,
+        closing(Services(site, Database.open(site.database))) as other,
+        receiver.open(),
+    ):
+        with one.database.transaction() as session:
+            store(session, tracklet("gate", 1), "v1")
+            watch(session, "v1", by="anna", at=datetime.now(UTC))
+        watchmen = [Watchman(one), Watchman(other)]
+        for watchman in watchmen:
+            watchman.start()
+        for number in range(2, count + 2):
+            _returns(one, number)
+            if number == count // 2:
+                # Whichever had the turn, the other goes on.
+                watchmen[0].stop()
+        wait_until(lambda: len(set(receiver.told)) == count, what="all returns")
+        watchmen[1].stop()
+        assert len(receiver.told) == count
+        told = [found.tracklet_id for found in _noted(one)]
+        assert sorted(told) == sorted(f"gate/s1/{number}" for number in range(2, count + 2))
+        assert all(found.delivered_at is not None for found in _noted(other))
