@@ -21,6 +21,7 @@ from storage.errors import (
 )
 from storage.watches import WatchError, WatchNotFoundError
 from web.callers import EndedError
+from web.picture_search import PictureSearchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,7 @@ _WORDS = {
     413: "The body is larger than what is taken.",
     415: "The body is of a kind that is not taken.",
     422: "A parameter or the body is not as described.",
-    503: "The database can't answer now; `Retry-After` says when to ask again.",
+    503: "It can't be answered now; `Retry-After` says when to ask again, where that may help.",
 }
 _EVERYWHERE = (400, 401, 413, 422, 503)
 _log = logging.getLogger(__name__)
@@ -101,6 +102,8 @@ async def _storage(_request: Request, error: StorageError) -> JSONResponse:
         return problem(409, str(error))
     # Which database, and what it said, is for whoever runs this program.
     _log.error("%s", error)
+    if isinstance(error, PictureSearchError):
+        return problem(503, "pictures can't be described here: the site's weights are missing, or can't be run")
     if isinstance(error, TransientStorageError):
         return problem(503, "the database is busy; ask again in a moment", {"Retry-After": str(RETRY_AFTER_S)})
     return problem(503, "the database can't be used at the moment")

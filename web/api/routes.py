@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.routing import compile_path
 
-from web.api import audit, decisions, events, journeys, similar, site, vehicles, watching
+from web.api import audit, decisions, events, health, journeys, similar, site, vehicles, watching
 from web.api.feed import Feed
 from web.api.problems import Problem, add_problems, problem
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 PREFIX = "/v1"
-ROOMS = (site, vehicles, journeys, decisions, similar, watching, events, audit)
+ROOMS = (site, health, vehicles, journeys, decisions, similar, watching, events, audit)
 #: How somebody proves who they are; on this machine, while there are no accounts, nobody needs to.
 SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "description": "Made by `python -m web token make`."},
@@ -61,7 +61,9 @@ class _Nothing:
         self._known = [(compile_path(PREFIX + route.path)[0], route.methods) for route in known]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        methods = sorted({name for pattern, names in self._known if pattern.match(scope["path"]) for name in names or ()})
+        methods = sorted(
+            {name for pattern, names in self._known if pattern.match(scope["path"]) for name in names or ()}
+        )
         if methods:
             answer = problem(405, f"this is asked by {' or '.join(methods)}", {"Allow": ", ".join(methods)})
         else:

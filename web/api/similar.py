@@ -106,8 +106,8 @@ def similar_to_picture(
         image = read_picture(data, max_bytes=web.max_upload_bytes, max_pixels=web.max_upload_pixels)
     except UploadError as error:
         raise HTTPException(422, f"picture: {error}") from error
+    vector, model_id = services.pictures.describe(image, picture_modality)
     with services.asking(caller, "similar", "", picture=picture_modality.value, **asked.told()) as session:
-        vector, model_id = services.pictures.describe(image, picture_modality)
         found = services.likeness.similar_to_vector(
             session, vector, picture_modality.value, model_id, chosen=_chosen(caller, asked), limit=asked.limit
         )
