@@ -101,7 +101,9 @@ def still(database: Database, caller: Caller) -> Caller:
         EndedError: They have logged out, their token has expired or was revoked, or their rights have changed.
     """
     if caller.token_id is None:
-        return caller
+        if is_open(database):
+            return caller
+        raise EndedError("there are accounts by now: log in")
     with database.snapshot() as session:
         found = accounts.bearer_of(session, caller.token_id, at=datetime.now(UTC))
     if found is None:

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from storage import accounts
 from storage.accounts import Kind, Role
 from tests.web.asking import HERE, Asker, account, small_site, token
-from web.callers import Caller, EndedError
+from web.callers import Caller, EndedError, local_caller
 from web.guard import Guard, caller_of, require, still
 from web.headers import page_policy
 
@@ -254,6 +254,15 @@ def test_an_open_page_asks_again_whether_its_login_is_good(ask: Asker) -> None:
     with pytest.raises(EndedError, match="login has ended"), ask.services.asking(vic, "vehicles"):
         pass
     with pytest.raises(EndedError, match="login has ended"), ask.services.deciding(vic, "merge"):
+        pass
+
+
+def test_a_page_that_was_open_before_there_were_accounts_ends(ask: Asker) -> None:
+    here = local_caller()
+    with ask.services.asking(here, "vehicles"):
+        pass
+    account(ask.services.database, "mira")
+    with pytest.raises(EndedError, match="accounts by now"), ask.services.asking(here, "vehicles"):
         pass
 
 
