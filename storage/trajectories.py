@@ -13,10 +13,25 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 from sqlalchemy import Select, Subquery, case, func, or_, select
 
-from storage.answers import BoxRow, CropRow, Stop, Trajectory, VehicleSummary, halved, limited, probability
+from storage.answers import (
+    BoxRow,
+    Companion,
+    Count,
+    CropRow,
+    DwellTime,
+    JourneyTime,
+    Passage,
+    Stop,
+    Trajectory,
+    VehicleSummary,
+    halved,
+    limited,
+    probability,
+)
 from storage.camera_troubles import troubles_of_vehicle
 from storage.errors import VehicleNotFoundError
 from storage.history import assignment_record
+from storage.journeys import companions, counts, dwell_times, journey_times, passages
 from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, CameraRow, EmbeddingRow, SightingRow, TrackletRow, VehicleRow
 from storage.paths import PathPoints, merged
@@ -31,14 +46,24 @@ if TYPE_CHECKING:
 __all__ = [
     "AsOf",
     "BoxRow",
+    "Companion",
+    "Count",
     "CropRow",
+    "DwellTime",
+    "JourneyTime",
+    "Passage",
     "PathPoints",
     "Stop",
     "Trajectory",
     "VehicleSummary",
     "boxes",
+    "companions",
     "count_vehicles",
+    "counts",
     "crops",
+    "dwell_times",
+    "journey_times",
+    "passages",
     "trajectory",
     "vehicles",
 ]
