@@ -12,6 +12,7 @@ from storage.care_commands import COMMANDS as CARE_COMMANDS
 from storage.correction_commands import COMMANDS as CORRECTION_COMMANDS
 from storage.errors import StorageError
 from storage.export import write_boxes, write_crops
+from storage.likeness_commands import COMMANDS as LIKENESS_COMMANDS
 from storage.report import Format, Report, dead_letters_report, show, trajectory_report, vehicles_report
 from storage.terminal import CropsDir, DatabaseUrl, OutputFormat, Person, crop_store, moment, reading
 from storage.watch_commands import COMMANDS as WATCH_COMMANDS
@@ -178,8 +179,8 @@ def dead_letters(
         show(dead_letters_report(load_dead_letters(session, limit=limit)), output)
 
 
-for _command in (*CORRECTION_COMMANDS, *WATCH_COMMANDS, *CARE_COMMANDS):
-    app.command()(_command)
+for _command in (*CORRECTION_COMMANDS, *WATCH_COMMANDS, *CARE_COMMANDS, *LIKENESS_COMMANDS):
+    app.command(_command.__name__.replace("_", "-"))(_command)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def index_vectors(session: Session, *, anew: bool = False) -> int:
         StorageError: No PostgreSQL, or none with pgvector of version 0.8 or newer.
     """
     connection = session.connection()
-    if connection.dialect.name != "postgresql" or not _offered(session):
+    if not is_offered(session):
         raise StorageError("index-vectors: wanted a PostgreSQL server with the extension vector, 0.8 or newer")
     with patient(connection):
         connection.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS vector")
@@ -146,6 +146,15 @@ def index_vectors(session: Session, *, anew: bool = False) -> int:
         added = _add(session, centres, last, width)
         connection.exec_driver_sql(_INDEX)
         return added
+
+
+def is_offered(session: Session) -> bool:
+    """Whether the server has the extension, or could have it."""
+    if session.connection().dialect.name != "postgresql":
+        return False
+    statement = text("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'")
+    version = session.execute(statement).scalar()
+    return version is not None and tuple(int(part) for part in version.split(".")[:2]) >= _NEEDED
 
 
 def has_table(session: Session) -> bool:
@@ -174,12 +183,6 @@ def similar_to_tracklet(
             near = {number for query in queries for number in _near(session, query, centres, chosen, limit)}
             index = _Candidates(session, centres, near, session.execute(_LAST).scalar_one())
     return index.similar_to_tracklet(session, tracklet_id, chosen=chosen, limit=limit)
-
-
-def _offered(session: Session) -> bool:
-    statement = text("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'")
-    version = session.execute(statement).scalar()
-    return version is not None and tuple(int(part) for part in version.split(".")[:2]) >= _NEEDED
 
 
 def _models(session: Session) -> list[str]:

@@ -51,6 +51,7 @@ ASKED: dict[str, tuple[list[str], str]] = {
     "audit": (["--vehicle", "v1"], "v1"),
     "retain": (["--crops-dir", "crops", "--crops-days", "30"], ""),
     "disk": (["--crops-dir", "crops"], ""),
+    "index-vectors": ([], ""),
 }
 #: What must be true first.
 FIRST: dict[str, list[list[str]]] = {
