@@ -48,6 +48,8 @@ WIDTH = 256
 PROMISES_MS = {"trajectory": 50.0, "similar": 500.0}
 #: A question is asked no longer than this.
 MAX_QUESTION_S = 30.0
+#: What some viewer may see.
+TEN_CAMERAS = frozenset(f"c{number}" for number in range(10))
 # Rows written at a time: whole vehicles, of which four hundred rows in turn make a hundred.
 _BATCH = 40_000
 # Of a vector: what all of its band share; chance, beside the vehicle's own direction of length 1.
@@ -212,7 +214,7 @@ def questions(rows: int, index: LikenessIndex) -> list[Question]:
 
     hour, day = 3600.0, 86_400.0
     camera = "c7"
-    found = [
+    return [
         Question("trajectory", lambda s, rng: trajectories.trajectory(s, vehicle_of(row(rng)))),
         Question("vehicles of ten minutes", within("vehicles", 600)),
         Question("vehicles of an hour at a camera", within("vehicles", hour, camera=camera)),
@@ -233,15 +235,6 @@ def questions(rows: int, index: LikenessIndex) -> list[Question]:
             "similar, ten cameras visible", lambda s, rng: similar_to_crop(s, rng, LikenessFilter(visible=TEN_CAMERAS))
         ),
     ]
-    names = {question.name: question.name.split()[0].strip(":,") for question in found}
-    return [
-        question
-        for question in found
-        if names[question.name] == "similar" or hasattr(trajectories, names[question.name])
-    ]
-
-
-TEN_CAMERAS = frozenset(f"c{number}" for number in range(10))
 
 
 def ask(question: Question, database: Database, repeats: int) -> Answer:
