@@ -1,13 +1,281 @@
-"""Search by picture: which vehicles look like this one."""
+"""Search by picture: which vehicles look like this one, in whatever band they were seen."""
 
 from __future__ import annotations
 
-from nicegui import ui
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
+import numpy as np
+from nicegui import events, ui
+from numpy.typing import NDArray
+
+from reid.modality import Modality
+from storage.errors import StorageError
+from storage.likeness import Likeness, LikenessFilter
+from web import searching
+from web.pages import frame
+from web.pages.alike import MEANING, show_likeness
+from web.pages.blocking import answered
 from web.pages.frame import View, page
+from web.searching import WHOLE, KnownStop, Part
+from web.uploads import UploadError, read_picture
+
+BANDS = {Modality.VISIBLE: "visible", Modality.NEAR_INFRARED: "near infrared", Modality.THERMAL: "thermal"}
+ANY = "any"
+_FORMATS = "image/jpeg,image/png,image/webp,image/tiff,image/bmp"
+#: Hands a picture from the clipboard to the uploader, wherever on the page it is pasted.
+_PASTE = """
+document.addEventListener('paste', (event) => {
+  const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith('image/'));
+  const uploader = getElement(%d);
+  if (files.length && uploader) { uploader.$refs.qRef.addFiles(files.slice(0, 1)); event.preventDefault(); }
+});
+"""
 
 
 @page("/search", "Search")
-async def search(view: View) -> None:
-    """Search."""
-    ui.label(view.caller.person)
+async def search(view: View, tracklet: str = "") -> None:
+    """Begins with a picture that is given here, or with a stop that the address names."""
+    stop = None
+    if tracklet:
+        stop = await answered(searching.known_stop, view.services, view.caller, tracklet)
+    desk = _Desk(view, stop)
+    with ui.element("div").classes("grid grid-cols-1 md:grid-cols-[22rem_minmax(0,1fr)] gap-6 w-full items-start"):
+        with ui.column().classes("w-full gap-4"):
+            desk.build_query()
+            desk.build_filters()
+        with ui.column().classes("w-full gap-2"):
+            desk.build_results()
+    if stop is not None:
+        await desk.ask()
+
+
+@dataclass
+class _Query:
+    """What is sought by: a picture that was sent, or else the stop."""
+
+    image: NDArray[np.uint8] | None = None
+    part: Part = WHOLE
+    modality: Modality = Modality.VISIBLE
+
+
+class _Desk:
+    """One open page of the search."""
+
+    def __init__(self, view: View, stop: KnownStop | None) -> None:
+        self._view = view
+        self._stop = stop
+        self._query = _Query()
+        self._drag: tuple[float, float] | None = None
+        self._asked = 0
+
+    def build_query(self) -> None:
+        """Where a picture is given, and what is sought by is shown."""
+        if self._stop is not None:
+            self._build_stop(self._stop)
+        web = self._view.services.site.web
+        largest = web.max_upload_bytes
+        with ui.column().classes("w-full gap-1"):
+            uploader = (
+                ui.upload(
+                    label="Drop a picture of one vehicle, paste it, or choose a file",
+                    auto_upload=True,
+                    max_file_size=largest,
+                    on_upload=self._take,
+                    on_rejected=lambda: self._refuse(
+                        f"this is not taken: wanted a picture of at most {largest / (1 << 20):.0f} MiB"
+                    ),
+                )
+                .props(f'accept="{_FORMATS}" flat bordered hide-upload-btn aria-label="Picture to search by"')
+                .classes("w-full")
+            )
+            self._uploader = uploader
+            self._fault = ui.column().classes("w-full").props('role="alert"')
+        self._sent = ui.column().classes("w-full gap-2")
+        ui.context.client.on_connect(lambda: ui.run_javascript(_PASTE % uploader.id))
+
+    def _build_stop(self, stop: KnownStop) -> None:
+        with ui.column().classes("w-full gap-1"):
+            ui.label("Searching by this stop").classes("text-subtitle2")
+            with ui.row().classes("gap-2"):
+                for image in stop.crop_images:
+                    frame.thumbnail(self._view, image, alt=f"The vehicle at {stop.camera}", size=120)
+            ui.label(f"{stop.camera}, {self._view.time(stop.started_at, '%Y-%m-%d %H:%M:%S')}").classes("text-sm")
+            if stop.vehicle_id is not None:
+                ui.link(f"Vehicle {stop.vehicle_id[:8]}", f"/vehicles/{stop.vehicle_id}")
+
+    def build_filters(self) -> None:
+        """Among which looks is sought."""
+        cameras = [one.id for one in self._view.services.site.cameras if self._view.caller.sees(one.id)]
+        with ui.column().classes("w-full gap-2"):
+            ui.label("Among looks").classes("text-subtitle2")
+            self._band = ui.select({ANY: "in any band", **_named_bands()}, value=ANY, label="Band").classes("w-full")
+            self._camera = ui.select({ANY: "at any camera", **{one: one for one in cameras}}, value=ANY, label="Camera")
+            self._camera.classes("w-full")
+            self._class = ui.input("Class", placeholder="any, or car, truck, bus …").classes("w-full")
+            self._start = ui.input("From").props('type="datetime-local" stack-label').classes("w-full")
+            self._end = ui.input("Until").props('type="datetime-local" stack-label').classes("w-full")
+            for field in (self._class, self._start, self._end):
+                field.on("keydown.enter", self.ask)
+            self._button = ui.button("Search", icon="image_search", on_click=self.ask).classes("w-full")
+
+    def build_results(self) -> None:
+        """Where answers appear."""
+        with ui.expansion("What the figures mean", icon="help_outline").classes("w-full").props("dense"):
+            for line in MEANING:
+                ui.label(line).classes("text-sm pb-2")
+        self._results = ui.column().classes("w-full gap-2").props('aria-live="polite"')
+        with self._results:
+            frame.empty("Give a picture of one vehicle: who looks like it is listed here, the likest first.", "search")
+
+    async def _take(self, event: events.UploadEventArguments) -> None:
+        web = self._view.services.site.web
+        data = await event.file.read()
+        self._uploader.reset()
+        try:
+            image = await answered(read_picture, data, max_bytes=web.max_upload_bytes, max_pixels=web.max_upload_pixels)
+        except UploadError as error:
+            self._refuse(str(error))
+            return
+        self._fault.clear()
+        self._query = _Query(image, WHOLE, searching.band_guess(image))
+        await self._show_sent(image)
+        await self.ask()
+
+    def _refuse(self, reason: str) -> None:
+        self._fault.clear()
+        with self._fault:
+            frame.failed(reason)
+
+    async def _show_sent(self, image: NDArray[np.uint8]) -> None:
+        address = await answered(searching.preview, image)
+        self._sent.clear()
+        with self._sent:
+            self._preview = (
+                ui.interactive_image(address, on_mouse=self._mouse, events=["mousedown", "mousemove", "mouseup"])
+                .classes("w-full rounded")
+                .props('alt="The picture that is searched by"')
+            )
+            ui.label("Drag over the picture to cut one vehicle out, or set its edges:").classes("text-sm")
+            self._across = _edges("left and right")
+            self._down = _edges("top and bottom")
+            for edges in (self._across, self._down):
+                edges.on("change", self._edged)
+            ui.label("Which band was it taken in?").classes("text-subtitle2")
+            ui.radio(_named_bands(), value=self._query.modality.value, on_change=self._choose_band).props("dense")
+            ui.label(_guess_words(self._query.modality)).classes("text-sm")
+
+    def _mouse(self, event: events.MouseEventArguments) -> None:
+        image = self._query.image
+        if image is None:
+            return
+        # The picture is shown smaller than it was sent; the overlay counts in pixels of what is shown.
+        height, width = image.shape[:2]
+        shown = min(1.0, searching.PREVIEW_SIDE / max(width, height))
+        here = event.image_x / (width * shown), event.image_y / (height * shown)
+        if event.type == "mousedown":
+            self._drag = here
+        elif self._drag is not None:
+            (x1, x2), (y1, y2) = sorted((self._drag[0], here[0])), sorted((self._drag[1], here[1]))
+            if event.type == "mouseup":
+                self._drag = None
+            # A click without a drag means the whole picture again.
+            is_click = event.type == "mouseup" and (x2 - x1 < 0.01 or y2 - y1 < 0.01)
+            self._query.part = WHOLE if is_click else Part(max(x1, 0), max(y1, 0), min(x2, 1), min(y2, 1))
+            self._show_part()
+
+    def _edged(self) -> None:
+        across, down = self._across.value, self._down.value
+        self._query.part = Part(across["min"] / 100, down["min"] / 100, across["max"] / 100, down["max"] / 100)
+        self._show_part()
+
+    def _show_part(self) -> None:
+        image, part = self._query.image, self._query.part
+        if image is None:
+            return
+        height, width = image.shape[:2]
+        shown = min(1.0, searching.PREVIEW_SIDE / max(width, height))
+        x, y = part.left * width * shown, part.top * height * shown
+        w, h = (part.right - part.left) * width * shown, (part.bottom - part.top) * height * shown
+        box = f'x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"'
+        pen = f'fill="none" stroke-width="{max(width, height) * shown / 150:.1f}"'
+        self._preview.content = "" if part == WHOLE else f'<rect {box} {pen} stroke="#ffb300"/>'
+        self._across.value = {"min": round(part.left * 100), "max": round(part.right * 100)}
+        self._down.value = {"min": round(part.top * 100), "max": round(part.bottom * 100)}
+
+    def _choose_band(self, event: events.ValueChangeEventArguments[Any]) -> None:
+        self._query.modality = Modality(event.value)
+
+    def _chosen(self) -> LikenessFilter:
+        return LikenessFilter(
+            start=self._moment(self._start, "From"),
+            end=self._moment(self._end, "Until"),
+            camera=None if self._camera.value == ANY else self._camera.value,
+            vehicle_class=(self._class.value or "").strip() or None,
+            modality=None if self._band.value == ANY else self._band.value,
+            visible=self._view.caller.cameras,
+        )
+
+    def _moment(self, field: ui.input, name: str) -> datetime | None:
+        if not field.value:
+            return None
+        try:
+            return datetime.fromisoformat(field.value).replace(tzinfo=self._view.services.zone)
+        except ValueError as error:
+            raise StorageError(f"{name}: {field.value!r} is no date and time") from error
+
+    async def ask(self) -> None:
+        """Searches, and shows what was found; an earlier question that is still open is not shown any more."""
+        if self._query.image is None and self._stop is None:
+            self._refuse("give a picture first")
+            return
+        self._asked += 1
+        asked = self._asked
+        self._results.clear()
+        with self._results:
+            ui.spinner(size="lg").classes("self-center").props('aria-label="searching"')
+        fault, found = "", list[Likeness]()
+        try:
+            found = await answered(self._answer, self._chosen())
+        except StorageError as error:
+            fault = str(error)
+        if asked != self._asked:
+            return
+        self._results.clear()
+        with self._results:
+            if fault:
+                frame.failed(fault)
+            elif not found:
+                frame.empty("No vehicle that these filters let through has been described yet.", "search_off")
+            else:
+                self._show(found)
+
+    def _answer(self, chosen: LikenessFilter) -> list[Likeness]:
+        query, services, caller = self._query, self._view.services, self._view.caller
+        if query.image is not None:
+            part = query.part.of(query.image)
+            return searching.like_picture(services, caller, part, query.modality, chosen=chosen)
+        if self._stop is None:
+            return []
+        return searching.like_tracklet(services, caller, self._stop.tracklet_id, chosen=chosen)
+
+    def _show(self, found: list[Likeness]) -> None:
+        own = self._stop.vehicle_id if self._stop is not None and self._query.image is None else None
+        ui.label(f"{len(found)} vehicles, the likest first").classes("text-subtitle2")
+        for place, one in enumerate(found, 1):
+            show_likeness(self._view, one, place, merge_with=own)
+
+
+def _named_bands() -> dict[str, str]:
+    return {band.value: name for band, name in BANDS.items()}
+
+
+def _edges(name: str) -> ui.range:
+    return ui.range(min=0, max=100, value={"min": 0, "max": 100}).props(f'aria-label="Edges, {name}" label')
+
+
+def _guess_words(modality: Modality) -> str:
+    if modality is Modality.VISIBLE:
+        return "It has colours, so visible is chosen."
+    return "It has no colours: near infrared is chosen; choose thermal if that is what it is."

@@ -1,0 +1,108 @@
+"""A vehicle that looks like what was searched by: its picture, and how much that says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from nicegui import ui
+
+from storage.accounts import Role
+from storage.errors import StorageError
+from web import reviewing
+from web.pages import frame
+from web.pages.blocking import answered
+
+if TYPE_CHECKING:
+    from storage.likeness import Likeness
+    from web.pages.frame import View
+
+MEANING = (
+    "Similarity says how close the two looks are, from -1 to 1, without what all vehicles of their bands share. "
+    "It does not compare between bands: 0.4 between thermal and visible may say more than 0.6 within visible.",
+    "Log-odds say what such a similarity is worth: by +1 it is 2.7 times as likely that the two are one vehicle, "
+    "below 0 it speaks against it. The list is in this order, so that visible and infrared stand side by side.",
+    "The probability takes each look that was searched as equally likely beforehand. "
+    "Times, places and ways between the cameras count for nothing here: it is a lead, and no proof.",
+)
+NOT_MEASURED = "not measured between these bands"
+
+
+def show_likeness(view: View, one: Likeness, place: int, *, merge_with: str | None) -> None:
+    """One answer of a search.
+
+    Args:
+        view: Where it is shown.
+        one: The answer.
+        place: From 1.
+        merge_with: The vehicle that was searched by, where the two may be called one; None: it was a picture.
+    """
+    band = one.modality.replace("_", " ")
+    with ui.card().classes("w-full p-2").props("flat bordered"), ui.row().classes("w-full items-center gap-3"):
+        ui.label(str(place)).classes("text-h6 w-8 text-right shrink-0")
+        if one.crop_image is None:
+            ui.icon("no_photography", size="3rem").props('aria-label="the picture was not kept"')
+        else:
+            frame.thumbnail(view, one.crop_image, alt=f"{one.vehicle_class} at {one.camera}, {band}", size=112)
+        with ui.column().classes("gap-0 grow basis-48 min-w-0"):
+            vehicle = f"/vehicles/{quote(one.vehicle_id, safe='')}?at={quote(one.tracklet_id, safe='')}"
+            ui.link(f"{one.vehicle_class} {one.vehicle_id[:8]}", vehicle).classes("text-subtitle1")
+            ui.label(f"{one.camera} · {view.time(one.captured_at, '%Y-%m-%d %H:%M:%S')}").classes("text-sm")
+            ui.badge(band).props("outline")
+        with ui.column().classes("gap-0 basis-40"):
+            _figures(one)
+        with ui.row().classes("gap-1"):
+            again = f"/search?tracklet={quote(one.tracklet_id, safe='')}"
+            ui.button("Search with this", icon="image_search", on_click=lambda: ui.navigate.to(again)).props(
+                "flat dense no-caps"
+            )
+            if merge_with is not None and view.caller.may(Role.OPERATOR):
+                _merge_button(view, merge_with, one)
+
+
+def _figures(one: Likeness) -> None:
+    if one.probability is not None:
+        ui.label(f"{one.probability:.0%} likely the same").classes("text-subtitle1")
+        ui.linear_progress(one.probability, show_value=False).classes("w-36").props('aria-hidden="true" rounded')
+    says = NOT_MEASURED if one.log_odds is None else f"log-odds {one.log_odds:+.1f}"
+    ui.label(f"similarity {one.similarity:.2f}, {says}").classes("text-sm")
+
+
+def _merge_button(view: View, keep: str, one: Likeness) -> None:
+    async def merged() -> None:
+        dialog.close()
+        button.disable()
+        try:
+            done = await answered(reviewing.merge, view.services, view.caller, keep, one.vehicle_id)
+        except StorageError as error:
+            ui.notify(str(error), type="negative", close_button=True)
+            button.enable()
+            return
+        ui.notify(f"The two are one vehicle now: correction {done.correction_id}.", type="positive")
+        button.set_visibility(False)
+        with place:
+            _undo_button(view, done.correction_id)
+
+    with ui.dialog() as dialog, ui.card():
+        ui.label(f"Are {keep[:8]} and {one.vehicle_id[:8]} one vehicle?").classes("text-h6")
+        ui.label(f"All stops of {one.vehicle_id[:8]} go to {keep[:8]}. It can be undone here and under Review.")
+        with ui.row().classes("w-full justify-end"):
+            ui.button("Cancel", on_click=dialog.close).props("flat")
+            ui.button("Merge", icon="merge", on_click=merged)
+    place = ui.element("div")
+    button = ui.button("These are one: merge", icon="merge", on_click=dialog.open).props("flat dense no-caps")
+
+
+def _undo_button(view: View, correction_id: int) -> None:
+    async def undone() -> None:
+        button.disable()
+        try:
+            await answered(reviewing.take_back, view.services, view.caller, correction_id)
+        except StorageError as error:
+            ui.notify(str(error), type="negative", close_button=True)
+            button.enable()
+            return
+        ui.notify("Undone: they are two vehicles again.", type="positive")
+        button.delete()
+
+    button = ui.button("Merged: undo", icon="undo", on_click=undone).props("flat dense no-caps")
