@@ -89,6 +89,8 @@ def main(  # noqa: PLR0913 - a command's options
         return
     if config is None:
         _fail("--config: name a site file, such as configs/demo.yaml")
+    if key is not None and certificate is None:
+        _fail("--ssl-keyfile: wants --ssl-certfile")
     _serve(_load(config), _Listening(host, port, certificate, key, proxies), show=show)
 
 

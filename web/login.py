@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import math
 import secrets
 from html import escape
@@ -30,6 +31,9 @@ PER_ACCOUNT, PER_ADDRESS, WINDOW_S = 10, 30, 300.0
 _MAX_FORM_BYTES, _MAX_FIELDS = 8 << 10, 10
 #: Hashes that are made at once: each takes 64 MiB and a core.
 _HASHES_AT_ONCE = 2
+#: Of a name in the log.
+_MAX_NAME = 64
+_log = logging.getLogger(__name__)
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -106,6 +110,7 @@ class _Desk:
         try:
             secret = await run_sync(self._proved, name, fields.get("password", ""), limiter=self._hashing)
             if secret is None:
+                _log.warning("login as %r from %s: no such name and password", name[:_MAX_NAME], address)
                 return _page(wanted, "No such name and password.", name=name, status=401)
             await run_sync(self._forget, request)
         except StorageError:

@@ -39,7 +39,8 @@ class SignedLinks:
             expires: Seconds since the Unix epoch, decimal.
             signature: Hexadecimal.
         """
-        if not expires.isascii() or not expires.isdigit():
+        # Letters beyond ASCII can't be compared in constant time, and are in no signature.
+        if not (expires.isascii() and expires.isdigit() and signature.isascii()):
             return False
         return hmac.compare_digest(self._signature(path, expires), signature) and time.time() < int(expires)
 

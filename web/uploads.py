@@ -46,8 +46,10 @@ def read_picture(data: bytes, *, max_bytes: int, max_pixels: int) -> NDArray[np.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # Text beside a damaged picture is nobody's concern.
             warnings.simplefilter("ignore", UserWarning)
+            _check_size(_webp_size(data), max_pixels)
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                _check(picture, max_pixels)
+                _check_size(picture.size, max_pixels)
+                _check_single(picture)
                 picture.load()
                 return _upright(picture)
     except UploadError:
@@ -61,12 +63,39 @@ def read_picture(data: bytes, *, max_bytes: int, max_pixels: int) -> NDArray[np.
         raise UploadError(f"the picture is broken: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
-def _check(picture: Image.Image, max_pixels: int) -> None:
-    width, height = picture.size
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
     if width < 1 or height < 1:
         raise UploadError("the picture is empty")
     if width * height > max_pixels:
         raise UploadError(f"the picture has {width}x{height} pixels: at most {max_pixels} are taken")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """What a WebP file says of itself: Pillow's decoder takes memory for it when it is opened. 1x1 for other files.
+
+    As the container is specified: RFC 9649, sections 2.4 to 2.7.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return 1, 1
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if kind == b"VP8L":
+        both = int.from_bytes(data[21:25], "little")
+        return (both & 0x3FFF) + 1, (both >> 14 & 0x3FFF) + 1
+    return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+
+
+def _check_single(picture: Image.Image) -> None:
+    if picture.format == "TIFF":
+        # To count a TIFF's frames is to visit all, of which a small file can have a million.
+        try:
+            picture.seek(1)
+        except EOFError:
+            picture.seek(0)
+            return
+        raise UploadError("the picture has several frames: one is taken")
     if getattr(picture, "n_frames", 1) > 1:
         raise UploadError("the picture has several frames: one is taken")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -84,6 +84,35 @@ def test_a_picture_that_says_it_is_huge_is_refused_before_it_is_decoded(monkeypa
     monkeypatch.setattr(Image.Image, "load", load)
     with pytest.raises(UploadError, match="pixels: at most 25000000 are taken"):
         read_picture(bomb, max_bytes=1 << 20, max_pixels=25_000_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rest"),
+    [
+        (b"VP8X", bytes(4) + b"\xff\xff\xff" + b"\xff\0\0"),
+        (b"VP8L", b"\x2f" + (16382 | 16382 << 14).to_bytes(4, "little")),
+        (b"VP8 ", bytes(3) + b"\x9d\x01\x2a" + b"\xff\x3f\xff\x3f"),
+    ],
+)
+def test_a_webp_takes_no_memory_for_what_it_says_of_itself(
+    monkeypatch: pytest.MonkeyPatch, kind: bytes, rest: bytes
+) -> None:
+    def opened(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(Image, "open", opened)
+    with pytest.raises(UploadError, match="pixels: at most 100000 are taken"):
+        read_picture(b"RIFF" + bytes(4) + b"WEBP" + kind + bytes(4) + rest + bytes(40), **LIMITS)
+
+
+@pytest.mark.parametrize(
+    "options", [{"lossless": True}, {"lossless": False}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0"}]
+)
+def test_a_webps_size_is_found_as_its_decoder_finds_it(options: dict[str, Any]) -> None:
+    data = _file(RED_LEFT, "WEBP", **options)
+    assert read_picture(data, max_bytes=1 << 20, max_pixels=600).shape == (20, 30, 3)
+    with pytest.raises(UploadError, match="30x20 pixels: at most 599"):
+        read_picture(data, max_bytes=1 << 20, max_pixels=599)
 
 
 @pytest.mark.parametrize("side", [317, 12_000, 100_000])
