@@ -13,25 +13,31 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sqlalchemy import func, select
 
-from storage.blobs import decode_vector
 from storage.errors import StorageError, TransientStorageError
+from storage.likeness_answers import (
+    Likeness,
+    Near,
+    Query,
+    by_log_odds,
+    by_place,
+    in_turns,
+    looks_of,
+    nearest,
+    read_back,
+)
 from storage.likeness_bands import Band, LikenessFilter, Look, Scale
 from storage.likeness_vectors import FaissVectors, NumpyVectors
-from storage.lookup import find_tracklet
-from storage.models import AssignmentRow, EmbeddingRow, TrackletRow, VehicleRow
+from storage.models import EmbeddingRow, TrackletRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime
 
     from numpy.typing import NDArray
     from sqlalchemy import ColumnElement
@@ -55,77 +61,6 @@ LOOKS_PER_VEHICLE = 6
 MAX_LOOKS = 20_000
 # What the number of looks grows by when they didn't suffice.
 _FACTOR = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Likeness:
-    """A vehicle that looks like what was asked for.
-
-    Attributes:
-        vehicle_id: Its id, as known now.
-        vehicle_class: By vote of all its tracklets.
-        tracklet_id: The tracklet that looks most like it.
-        camera: That tracklet's.
-        modality: The band of the look that was compared.
-        captured_at: When that was taken.
-        crop_image: Its picture below the crop store; None: not kept.
-        similarity: Cosine of the two vectors, each without what its band shares; -1 to 1.
-        log_odds: What that says, in nats: how much likelier the two are so alike if they are one vehicle than if they
-            are two. None: nobody has measured it for this embedder and these bands.
-        probability: That it is the same vehicle, where beforehand one of the tracklets that the filter let through was
-            that vehicle's, each as likely as the others. Times and places don't count. None as for `log_odds`.
-    """
-
-    vehicle_id: str
-    vehicle_class: str
-    tracklet_id: str
-    camera: str
-    modality: str
-    captured_at: datetime
-    crop_image: str | None
-    similarity: float
-    log_odds: float | None
-    probability: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A vector (D,) that vehicles are sought by, with its embedder and band."""
-
-    model_id: str
-    modality: str
-    vector: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class _Hit:
-    """A look that is near, before the database was asked.
-
-    Attributes:
-        place: Among those of its pair of bands; 0: the nearest.
-        pair: Sorts the pair of bands; two of one band first, since they say most.
-        embedding_id: Its number.
-        tracklet_id: Whose.
-        similarity: To the query.
-        log_odds: See `Likeness`.
-    """
-
-    place: int
-    pair: tuple[bool, str, str]
-    embedding_id: int
-    tracklet_id: str
-    similarity: float
-    log_odds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Near:
-    """The nearest of so many that were compared, best first; whether by log-odds; and whether these are all of them."""
-
-    hits: list[_Hit]
-    compared: int
-    is_measured: bool
-    is_all: bool
 
 
 class LikenessIndex:
@@ -232,40 +167,42 @@ class LikenessIndex:
         *,
         own: str,
     ) -> list[Likeness]:
+        if not queries or limit < 1:
+            return []
         with self._held():
             self._refresh(session)
         count = min(LOOKS_PER_VEHICLE * limit, MAX_LOOKS)
         while True:
             with self._held():
                 near = self._near(queries, chosen, count)
-            found = [(hit, one) for hit, one in _read_back(session, near, chosen) if one.vehicle_id != own]
+            found = [(hit, one) for hit, one in read_back(session, near, chosen) if one.vehicle_id != own]
             best: dict[str, Likeness] = {}
-            for _, one in found if near.is_measured else _in_turns(found):
+            for _, one in found if near.is_measured else in_turns(found):
                 best.setdefault(one.vehicle_id, one)
             if len(best) >= limit or near.is_all or count >= MAX_LOOKS:
                 return list(best.values())[:limit]
             count = min(count * _FACTOR, MAX_LOOKS)
 
-    def _near(self, queries: Sequence[Query], chosen: LikenessFilter, count: int) -> _Near:
+    def _near(self, queries: Sequence[Query], chosen: LikenessFilter, count: int) -> Near:
         """The `count` looks that are nearest to any of the queries, best first."""
         # Before the bands are gone through: a query may be the first of its band.
         sought = [(query, self._centred(query)) for query in queries]
         masks = {key: band.mask(chosen) for key, band in self._bands.items()}
         pairs = [
-            _nearest(query, vector, band, masks[key], count)
+            nearest(query, vector, band, masks[key], count)
             for query, vector in sought
             for key, band in self._bands.items()
             if (query.model_id, len(query.vector)) == (key[0], key[2])
         ]
         is_measured = all(hit.log_odds is not None for pair in pairs for hit in pair)
         hits = [hit for pair in pairs for hit in pair]
-        hits.sort(key=_by_log_odds if is_measured else _by_place)
+        hits.sort(key=by_log_odds if is_measured else by_place)
         # The best of a look's several: it is compared with each of the queries.
         hits = list({(hit.embedding_id, hit.tracklet_id): hit for hit in reversed(hits)}.values())[::-1]
         models = {(query.model_id, len(query.vector)) for query in queries}
         compared = [int(np.count_nonzero(mask)) for key, mask in masks.items() if (key[0], key[2]) in models]
         is_all = len(hits) <= count and all(number <= count for number in compared)
-        return _Near(hits[:count], sum(compared), is_measured, is_all)
+        return Near(hits[:count], sum(compared), is_measured, is_all)
 
     def _centred(self, query: Query) -> NDArray[np.float32]:
         band = self._band(query.model_id, query.modality, len(query.vector))
@@ -335,25 +272,6 @@ class LikenessIndex:
             self._read(session, EmbeddingRow.tracklet_id.in_(again[start : start + BATCH]))
 
 
-def looks_of(session: Session, tracklet_id: str, chosen: LikenessFilter) -> tuple[list[Query], str]:
-    """The best looks of a tracklet, one for each embedder and band, and the vehicle whose it is; empty: nobody's.
-
-    Raises:
-        TrackletNotFoundError: No such tracklet at a visible camera, or several.
-    """
-    tracklet = find_tracklet(session, tracklet_id, visible=chosen.visible)
-    rows = session.execute(
-        select(EmbeddingRow.model_id, EmbeddingRow.modality, EmbeddingRow.vector, AssignmentRow.vehicle_id)
-        .outerjoin(AssignmentRow, (AssignmentRow.tracklet_id == EmbeddingRow.tracklet_id) & AssignmentRow.is_current)
-        .where(EmbeddingRow.tracklet_id == tracklet.tracklet_id)
-        .order_by(EmbeddingRow.quality, EmbeddingRow.embedding_id)
-    ).all()
-    # The best come last and stay.
-    best = {(row.model_id, row.modality): row.vector for row in rows}
-    queries = [Query(*key, decode_vector(best[key])) for key in sorted(best)]
-    return queries, next((row.vehicle_id for row in rows if row.vehicle_id is not None), "")
-
-
 def _look(row: Any) -> Look:  # noqa: ANN401 - a row
     started_at, ended_at = row.started_at.timestamp(), row.ended_at.timestamp()
     return Look(
@@ -364,95 +282,4 @@ def _look(row: Any) -> Look:  # noqa: ANN401 - a row
         started_at,
         math.inf if row.end_reason is None else ended_at,
         row.quality,
-    )
-
-
-def _nearest(query: Query, vector: NDArray[np.float32], band: Band, among: NDArray[np.bool_], count: int) -> list[_Hit]:
-    """The looks of one band that are nearest to a centred query."""
-    if not among.any():
-        return []
-    rows, similarities = band.nearest(vector, among, count)
-    said = None if band.scale is None else band.scale.log_odds(query.modality, band.modality, similarities)
-    log_odds = [None] * len(rows) if said is None else said.tolist()
-    pair = (query.modality != band.modality, band.modality, query.modality)
-    return [
-        _Hit(place, pair, *band.look_at(row), similarity, nats)
-        for place, (row, similarity, nats) in enumerate(
-            zip(rows.tolist(), similarities.tolist(), log_odds, strict=True)
-        )
-    ]
-
-
-def _by_log_odds(hit: _Hit) -> tuple[Any, ...]:
-    # Log-odds have a limit, beyond which the similarity goes on.
-    return (-(hit.log_odds or 0.0), -hit.similarity, hit.tracklet_id)
-
-
-def _by_place(hit: _Hit) -> tuple[Any, ...]:
-    return (hit.place, hit.pair, hit.tracklet_id)
-
-
-def _in_turns(found: list[tuple[_Hit, Likeness]]) -> list[tuple[_Hit, Likeness]]:
-    """The best vehicle of each pair of bands, then the second of each: counted anew, since some were left out."""
-    placed: dict[tuple[tuple[bool, str, str], str], int] = {}
-    counts: Counter[tuple[bool, str, str]] = Counter()
-    for hit, one in found:
-        if (hit.pair, one.vehicle_id) not in placed:
-            placed[hit.pair, one.vehicle_id] = counts[hit.pair]
-            counts[hit.pair] += 1
-    return sorted(found, key=lambda known: (placed[known[0].pair, known[1].vehicle_id], _by_place(known[0])[1:]))
-
-
-def _read_back(session: Session, near: _Near, chosen: LikenessFilter) -> list[tuple[_Hit, Likeness]]:
-    """What the database knows of those looks now, in their order; without those that it no longer has or shows."""
-    rows = session.execute(
-        select(
-            EmbeddingRow.embedding_id,
-            EmbeddingRow.tracklet_id,
-            EmbeddingRow.modality,
-            EmbeddingRow.captured_at,
-            EmbeddingRow.crop_image,
-            TrackletRow.camera,
-            VehicleRow.vehicle_id,
-            VehicleRow.vehicle_class,
-        )
-        .join(TrackletRow, TrackletRow.tracklet_id == EmbeddingRow.tracklet_id)
-        .join(AssignmentRow, (AssignmentRow.tracklet_id == EmbeddingRow.tracklet_id) & AssignmentRow.is_current)
-        .join(VehicleRow, VehicleRow.vehicle_id == AssignmentRow.vehicle_id)
-        .where(EmbeddingRow.embedding_id.in_([hit.embedding_id for hit in near.hits]), *tracklet_conditions(chosen))
-    )
-    # By tracklet too: the number of a row that was removed may have come again.
-    known = {(row.embedding_id, row.tracklet_id): row for row in rows}
-    hits = [(hit, known.get((hit.embedding_id, hit.tracklet_id))) for hit in near.hits]
-    return [(hit, _likeness(hit, row, near.compared)) for hit, row in hits if row is not None]
-
-
-def tracklet_conditions(chosen: LikenessFilter) -> list[ColumnElement[bool]]:
-    """What a filter asks of a tracklet's row."""
-    conditions: list[ColumnElement[bool]] = []
-    if chosen.start is not None:
-        conditions.append(TrackletRow.ended_at >= chosen.start)
-    if chosen.end is not None:
-        conditions.append(TrackletRow.started_at < chosen.end)
-    if chosen.camera is not None:
-        conditions.append(TrackletRow.camera == chosen.camera)
-    if chosen.vehicle_class is not None:
-        conditions.append(TrackletRow.vehicle_class == chosen.vehicle_class)
-    if chosen.visible is not None:
-        conditions.append(TrackletRow.camera.in_(chosen.visible))
-    return conditions
-
-
-def _likeness(hit: _Hit, row: Any, compared: int) -> Likeness:  # noqa: ANN401 - a row
-    return Likeness(
-        vehicle_id=row.vehicle_id,
-        vehicle_class=row.vehicle_class,
-        tracklet_id=row.tracklet_id,
-        camera=row.camera,
-        modality=row.modality,
-        captured_at=row.captured_at,
-        crop_image=row.crop_image,
-        similarity=hit.similarity,
-        log_odds=hit.log_odds,
-        probability=None if hit.log_odds is None else 1 / (1 + compared * math.exp(-hit.log_odds)),
     )

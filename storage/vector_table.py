@@ -20,7 +20,8 @@ from sqlalchemy.types import UserDefinedType
 from storage.blobs import decode_vector
 from storage.engines import patient
 from storage.errors import StorageError
-from storage.likeness import LOOKS_PER_VEHICLE, LikenessIndex, looks_of, tracklet_conditions
+from storage.likeness import LOOKS_PER_VEHICLE, LikenessIndex
+from storage.likeness_answers import looks_of, tracklet_conditions
 from storage.likeness_bands import CENTRE_VECTORS, MIN_CENTRE_VECTORS, LikenessFilter
 from storage.models import EmbeddingRow, TrackletRow
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
-    from storage.likeness import Likeness, Query
+    from storage.likeness_answers import Likeness, Query
 
 #: Candidates of each pair of bands: a vehicle has several, and what the index says is near is not always the nearest.
 CANDIDATES = 400
