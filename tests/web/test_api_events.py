@@ -225,6 +225,14 @@ def test_the_server_ends_though_somebody_listens(running: Running, secret: str) 
     running.stop()
 
 
+def test_more_than_may_are_asked_to_come_back(running: Running, secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MAX_LISTENERS", 1)
+    with running.listening(secret) as stream:
+        next(stream)
+        answer = running.ask.with_headers(Authorization=f"Bearer {secret}")("GET", "/v1/events")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+
+
 def test_nobody_listens_unknown(running: Running) -> None:
     answer = running.ask("GET", "/v1/events")
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")

@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, HTTPException, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from storage.answers import halved, probability
 from storage.errors import StorageError
+from web.api.feed import CrowdedError
 from web.api.parameters import MAX_NUMBER, GivenServices, Viewer
 from web.api.problems import told
 from web.api.schemas import Answer, CameraName, Probability, TrackletName, VehicleName, at
@@ -118,7 +119,10 @@ async def events(
     """Decisions as they are made: of the matcher, and of people."""
     await run_sync(_noted, services, caller, last_event_id)
     feed: Feed = request.app.state.feed
-    listener = await feed.join(caller)
+    try:
+        listener = await feed.join(caller)
+    except CrowdedError as error:
+        raise HTTPException(503, str(error), {"Retry-After": "60"}) from error
     return EventStream(_told(services, feed, listener, last_event_id), lambda: feed.leave(listener))
 
 

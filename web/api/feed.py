@@ -29,8 +29,14 @@ PERIOD_S = 1.0
 BATCH = 500
 #: Events that wait for one listener.
 MAX_WAITING = 2000
+#: Listeners at a time: each holds a connection, and asks once a second at most whether it still may.
+MAX_LISTENERS = 200
 
 _log = logging.getLogger(__name__)
+
+
+class CrowdedError(Exception):
+    """As many listen as may; the text is one line."""
 
 
 class Listener:
@@ -115,9 +121,12 @@ class Feed:
         """From now on the listener is offered what is decided. Call `leave` in the end.
 
         Raises:
+            CrowdedError: There are `MAX_LISTENERS` already.
             StorageError: The database can't be asked.
         """
         async with self._joining:
+            if self.listeners >= MAX_LISTENERS:
+                raise CrowdedError(f"{self.listeners} listen already; come back later")
             if self._looking is None:
                 self._position = await run_sync(self._newest)
                 self._looking = asyncio.create_task(self._look())

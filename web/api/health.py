@@ -40,7 +40,7 @@ class Health(Answer):
     """How all is doing; of the cameras see `/v1/cameras`."""
 
     stages: list[Stage] = Field(description="By name.")
-    streams: Streams
+    streams: Streams = Field(description="Live streams of this program.")
 
 
 @router.get("/health", responses=told(403))

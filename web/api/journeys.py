@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -21,6 +21,8 @@ router = APIRouter(tags=["journeys"])
 
 #: Of windows of counting, and of what counts as together or as one journey.
 MIN_WINDOW_S, MAX_WINDOW_S = 1.0, 366 * 86400.0
+#: Vehicles that leave a view in the same moment: a page begins with what left when the page before ended.
+MAX_AT_ONCE = 1000
 CLASS = Field(
     None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_ .-]{0,63}$", description="Only vehicles of this class.", examples=["car"]
 )
@@ -160,9 +162,10 @@ def passages(services: GivenServices, caller: Viewer, asked: Annotated[Way, Quer
             asked.first,
             asked.then,
             within_s=asked.within_s,
-            start=asked.start,
+            start=_later(asked.start, after),
             end=asked.end,
             vehicle_class=asked.vehicle_class,
+            limit=asked.limit + 1 + MAX_AT_ONCE,
             visible=caller.cameras,
         )
     return cut(behind(found, asked.limit, after, key), asked.limit, "passages", key, PassageOfVehicle.model_validate)
@@ -245,8 +248,16 @@ def counts(services: GivenServices, caller: Viewer, asked: Annotated[Counting, Q
             camera=asked.camera,
             vehicle_class=asked.vehicle_class,
             modality=asked.modality,
-            start=asked.start,
+            start=_later(asked.start, after),
             end=asked.end,
             visible=caller.cameras,
         )
     return cut(behind(found, asked.limit, after, key), asked.limit, "counts", key, CountOfVehicles.model_validate)
+
+
+def _later(start: datetime | None, after: tuple[Any, ...] | None) -> datetime | None:
+    """From when on to look: what the pages before had is not read again."""
+    if after is None:
+        return start
+    seen: datetime = after[0]
+    return seen if start is None else max(start, seen)
