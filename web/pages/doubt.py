@@ -1,0 +1,132 @@
+"""Two sights side by side that may be of one vehicle, with what speaks for it, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from nicegui import ui
+
+from storage.errors import StorageError
+from storage.explanation import explain, in_words
+from web.pages import frame
+from web.pages.blocking import answered
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from storage.review import DoubtfulLink
+    from web.pages.frame import View
+
+#: What the review's keys do.
+KEYS = (
+    ("c", "decide: it is right as it is: one vehicle stays one, two stay two"),
+    ("s", "decide: split: two vehicles were taken for one"),
+    ("m", "decide: merge: one vehicle was taken for two"),
+    ("u", "decide: undo my last correction"),
+    ("n or →", "next"),
+    ("p or ←", "the one before"),
+    ("?", "these keys"),
+)
+_REASONS = {
+    "new": "nothing fitted well enough, so it became a vehicle of its own",
+    "linked": "of all that could have come here, the other fitted best",
+    "joined": "the sight of the same camera broke off and seemed to go on",
+    "returned": "a vehicle that had been away for long seemed to come back",
+}
+
+
+def show_doubt(view: View, link: DoubtfulLink) -> None:
+    """One link: both sights, and why it is doubtful."""
+    is_link = link.kind == "link"
+    taken = "Taken for one vehicle" if is_link else "Taken for two vehicles"
+    with ui.row().classes("items-baseline gap-3 w-full"):
+        ui.label(taken).classes("text-h6")
+        ui.label(f"{link.probability:.0%} likely to be one").classes("text-subtitle1")
+    with ui.element("div").classes("grid grid-cols-2 gap-3 w-full"):
+        _side(view, link.other_tracklet_id, link.other_vehicle_id, link.other_camera, link.other_started_at)
+        _side(view, link.tracklet_id, link.vehicle_id, link.camera, link.started_at)
+    bands = sorted({*link.crop_images, *link.other_crop_images})
+    for band in bands:
+        name = band.replace("_", " ")
+        ui.label(name).classes("text-xs uppercase tracking-wide")
+        with ui.element("div").classes("grid grid-cols-2 gap-3 w-full items-start"):
+            _crop(view, link.other_crop_images.get(band), f"{name} at {link.other_camera}")
+            _crop(view, link.crop_images.get(band), f"{name} at {link.camera}")
+    if not bands:
+        ui.label("No picture of either was kept.").classes("text-sm")
+    with ui.column().classes("gap-1 w-full"):
+        for line in reasons(link):
+            ui.label(line).classes("text-sm")
+    _full(view, link.tracklet_id)
+
+
+def reasons(link: DoubtfulLink) -> list[str]:
+    """Why it was decided so, and what makes it doubtful, in words."""
+    lines = [f"Why: {_REASONS.get(link.reason, link.reason)}."]
+    gap = (link.started_at - link.other_started_at).total_seconds()
+    order = "after" if gap >= 0 else "before"
+    lines.append(f"Time between: {link.camera} came into view {duration(abs(gap))} {order} {link.other_camera}.")
+    if link.modality_pair is not None:
+        first, _, second = link.modality_pair.replace("_", " ").partition("~")
+        lines.append(f"Compared: {first} with {second}." if second else f"Compared: {first}.")
+    if link.margin is not None:
+        next_best = "hardly better than the next best" if link.margin < 1 else "clear of the next best"
+        lines.append(f"Margin: {link.margin:+.1f} in log-odds, {next_best}.")
+    elif link.kind == "link":
+        lines.append("Margin: there was no other candidate.")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _side(view: View, tracklet_id: str, vehicle_id: str, camera: str, started_at: datetime) -> None:
+    with ui.column().classes("gap-0 min-w-0"):
+        ui.label(camera).classes("text-subtitle1 break-words w-full")
+        ui.label(view.time(started_at, "%Y-%m-%d %H:%M:%S")).classes("text-sm")
+        with ui.row().classes("gap-3"):
+            ui.link(
+                f"vehicle {vehicle_id[:8]}", f"/vehicles/{quote(vehicle_id, safe='')}?at={quote(tracklet_id, safe='')}"
+            ).classes("text-sm")
+            ui.link("similar", f"/search?tracklet={quote(tracklet_id, safe='')}").classes("text-sm")
+
+
+def _crop(view: View, relative: str | None, alt: str) -> None:
+    with ui.element("div").classes("w-full rounded overflow-hidden flex justify-center items-center min-h-24"):
+        if relative is None:
+            ui.label("not seen in this band").classes("text-xs p-2 opacity-70")
+        else:
+            picture = ui.image(view.services.links.picture(relative)).classes("w-full max-h-80")
+            picture.props('fit="contain" no-spinner')
+            # Set and not parsed: a camera's name may hold whatever somebody wrote into it.
+            picture.props["alt"] = alt
+
+
+def _full(view: View, tracklet_id: str) -> None:
+    async def fill() -> None:
+        if not why.value or place.default_slot.children:
+            return
+
+        def read() -> list[str]:
+            with view.services.asking(view.caller, "explain", tracklet_id) as session:
+                return list(in_words(explain(session, tracklet_id, visible=view.caller.cameras)))
+
+        try:
+            lines = await answered(read)
+        except StorageError as error:
+            with place:
+                frame.failed(str(error))
+            return
+        with place:
+            for line in lines:
+                ui.label(line).classes("text-xs break-words w-full whitespace-pre-wrap")
+
+    with ui.expansion("All that was decided, and why", icon="subject", on_value_change=fill).classes("w-full") as why:
+        place = ui.column().classes("gap-0 w-full")
