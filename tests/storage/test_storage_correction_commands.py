@@ -260,3 +260,19 @@ def test_nobody_is_not_a_name(site: str, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("command", ["why", "merge", "split", "move", "undo", "corrections"])
 def test_help_teaches(command: str) -> None:
     assert f"Example: {command} " in _run(command, "--help").stdout
+
+
+def test_what_is_doubtful_is_listed_until_it_is_confirmed(site: str) -> None:
+    (doubt,) = json.loads(_done("review", "--database", site, "--format", "json"))
+    told = [doubt[name] for name in ("kind", "tracklet", "vehicle", "other_tracklet", "other_vehicle", "reason")]
+    assert told == ["link", "bridge/s1/1", "v1", "gate/s1/1", "v1", "linked"]
+    assert 0.5 < doubt["probability"] < 1
+    said = _done("confirm", "bridge/s1/1", "gate/s1/1", "--note", "same roof", "--database", site)
+    assert said == "correction 1, confirm by anna: none moved, 2 confirmed; undo 1 takes it back\n"
+    assert json.loads(_done("review", "--database", site, "--format", "json")) == []
+    why = _done("why", "bridge/s1/1", "--database", site)
+    assert "by anna" in why
+    assert "confirmed where it was" in why
+    assert "correction 1 (confirm by anna), with 1 more tracklet" in why
+    _done("undo", "1", "--database", site)
+    assert len(json.loads(_done("review", "--database", site, "--format", "json"))) == 1
