@@ -1,0 +1,103 @@
+// A long list: only the rows in view are in the document. Rows come in parts, as one scrolls to them.
+export default {
+  props: { count: Number, part: Number },
+  emits: ["want"],
+  template: `
+    <div ref="box" class="vehicle-list" role="list" tabindex="0" :aria-label="count + ' vehicles, latest first'"
+         @scroll.passive="scrolled" @keydown="pressed" style="overflow-y:auto;position:relative;width:100%">
+      <div :style="{height: count * height + 'px', position: 'relative'}">
+        <a v-for="i in shown" :key="i" :href="row(i) ? row(i).href : undefined" role="listitem" :data-index="i"
+           :aria-setsize="count" :aria-posinset="i + 1" :aria-busy="!row(i)" @focus="active = i"
+           class="vehicle-row" :style="{position: 'absolute', top: i * height + 'px', height: height - 8 + 'px'}">
+          <template v-if="row(i)">
+            <span class="vehicle-pictures">
+              <img v-for="p in row(i).pictures" :key="p.band" :src="p.src" :alt="row(i).name + ', ' + p.band"
+                   :title="p.band" loading="lazy">
+              <span v-if="!row(i).pictures.length" class="q-icon material-icons" role="img"
+                    aria-label="no picture was kept">no_photography</span>
+            </span>
+            <span class="vehicle-words">
+              <b>{{ row(i).name }}</b>
+              <span>{{ row(i).when }}</span>
+              <span>{{ row(i).cameras }}</span>
+              <span class="vehicle-faint">{{ row(i).stops }} · {{ row(i).bands }}</span>
+            </span>
+          </template>
+          <template v-else><span class="vehicle-blank picture"></span><span class="vehicle-blank"></span></template>
+        </a>
+      </div>
+    </div>`,
+  data: () => ({ top: 0, room: 800, height: 104, active: 0, parts: {}, asked: {} }),
+  computed: {
+    shown() {
+      const first = Math.max(0, Math.floor(this.top / this.height) - 4);
+      const last = Math.min(this.count, Math.ceil((this.top + this.room) / this.height) + 4);
+      return Array.from({ length: Math.max(0, last - first) }, (_, n) => first + n);
+    },
+  },
+  mounted() {
+    this.place = "vehicles:" + location.search;
+    this.watcher = new ResizeObserver(() => {
+      this.room = this.$refs.box.clientHeight;
+    });
+    this.watcher.observe(this.$refs.box);
+    const kept = Number(sessionStorage.getItem(this.place) || 0);
+    this.$nextTick(() => {
+      this.$refs.box.scrollTop = kept;
+      this.scrolled();
+    });
+  },
+  beforeUnmount() {
+    this.watcher.disconnect();
+    clearTimeout(this.timer);
+  },
+  methods: {
+    row(i) {
+      const rows = this.parts[Math.floor(i / this.part)];
+      return rows && rows[i % this.part];
+    },
+    scrolled() {
+      this.top = this.$refs.box.scrollTop;
+      // A jump passes over thousands of rows: only where it comes to rest is anything asked for.
+      clearTimeout(this.timer);
+      this.timer = setTimeout(this.ask, 60);
+    },
+    ask() {
+      sessionStorage.setItem(this.place, this.top);
+      const here = this.shown;
+      if (!here.length) return;
+      const first = Math.floor(here[0] / this.part), last = Math.floor(here[here.length - 1] / this.part);
+      for (let n = first; n <= last; n++)
+        if (!this.parts[n] && !(Date.now() - this.asked[n] < 10000)) {
+          this.asked[n] = Date.now();
+          this.$emit("want", n);
+        }
+      for (const n of Object.keys(this.parts)) if (Math.abs(n - first) > 20) delete this.parts[n];
+    },
+    fill(n, rows) {
+      delete this.asked[n];
+      this.parts[n] = rows;
+    },
+    failed(n) {
+      delete this.asked[n];
+    },
+    pressed(event) {
+      const page = Math.max(1, Math.floor(this.room / this.height) - 1);
+      const inside = document.activeElement !== this.$refs.box;
+      const steps = { ArrowDown: inside ? 1 : 0, ArrowUp: -1, PageDown: page, PageUp: -page };
+      let to = this.active;
+      if (event.key in steps) to += steps[event.key];
+      else if (event.key === "Home") to = 0;
+      else if (event.key === "End") to = this.count - 1;
+      else return;
+      event.preventDefault();
+      to = Math.min(this.count - 1, Math.max(0, to));
+      const box = this.$refs.box, above = to * this.height, below = above + this.height;
+      if (above < box.scrollTop) box.scrollTop = above;
+      else if (below > box.scrollTop + this.room) box.scrollTop = below - this.room;
+      this.active = to;
+      this.top = box.scrollTop;
+      this.$nextTick(() => box.querySelector('[data-index="' + to + '"]')?.focus({ preventScroll: true }));
+    },
+  },
+};
