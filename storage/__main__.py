@@ -13,8 +13,9 @@ from storage.correction_commands import COMMANDS as CORRECTION_COMMANDS
 from storage.errors import StorageError
 from storage.export import write_boxes, write_crops
 from storage.likeness_commands import COMMANDS as LIKENESS_COMMANDS
-from storage.report import Format, Report, dead_letters_report, show, trajectory_report, vehicles_report
-from storage.terminal import CropsDir, DatabaseUrl, OutputFormat, Person, crop_store, moment, reading
+from storage.question_commands import COMMANDS as QUESTION_COMMANDS
+from storage.report import Format, Report, dead_letters_report, show
+from storage.terminal import CropsDir, DatabaseUrl, OutputFormat, Person, crop_store, reading
 from storage.watch_commands import COMMANDS as WATCH_COMMANDS
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ app = typer.Typer(
         "Begin with the list, then follow one vehicle by the first characters of its id:\n\n"
         "  python -m storage vehicles --database sqlite:///demo.db --min-cameras 2\n\n"
         "  python -m storage trajectory 3f2a --database sqlite:///demo.db\n\n"
+        "Ask who passed two cameras, who travelled together, how long it takes, and how many there were:\n\n"
+        "  python -m storage passed gate bridge --within 60 --database sqlite:///demo.db\n\n"
         "Ask of one of its tracklets why it is there, and merge, split or move where that convinces nobody:\n\n"
         "  python -m storage why gate/s1/7 --database sqlite:///demo.db"
     ),
@@ -43,58 +46,6 @@ class AsOf(StrEnum):
 
     DECISION = "decision"
     FINAL = "final"
-
-
-@app.command()
-def vehicles(  # noqa: PLR0913 - a parameter for each option
-    database: DatabaseUrl,
-    camera: Annotated[str | None, typer.Option(help="Only vehicles that this camera saw.")] = None,
-    min_cameras: Annotated[int, typer.Option(min=1, help="Only vehicles that this many cameras saw.")] = 1,
-    start: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="Only vehicles in view at this time or later.")
-    ] = None,
-    end: Annotated[
-        str | None, typer.Option("--to", metavar="TIME", help="Only vehicles in view before this time.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
-    by: Person = None,
-    output: OutputFormat = Format.TABLE,
-) -> None:
-    """List vehicles, in the order they were first seen.
-
-    TIME is ISO 8601, such as 2026-01-01T12:30 or 2026-01-01T13:30+01:00; UTC where it names no zone.
-
-    Example: vehicles --database sqlite:///demo.db --camera gate --from 2026-01-01T12:00 --format csv
-    """
-    with reading(database, "vehicles", by, camera=camera, start=start, end=end, min_cameras=min_cameras) as session:
-        from storage.trajectories import vehicles as find
-
-        found = find(
-            session,
-            start=moment("--from", start),
-            end=moment("--to", end),
-            camera=camera,
-            min_cameras=min_cameras,
-            limit=limit,
-        )
-        show(vehicles_report(found), output)
-
-
-@app.command()
-def trajectory(
-    vehicle: Annotated[str, typer.Argument(metavar="VEHICLE", help="Its id, or the first characters of it.")],
-    database: DatabaseUrl,
-    by: Person = None,
-    output: OutputFormat = Format.TABLE,
-) -> None:
-    """Show where one vehicle went: a row for each stay in a camera's view, and why it was taken for this vehicle's.
-
-    Example: trajectory 3f2a --database sqlite:///demo.db --format json
-    """
-    with reading(database, "trajectory", by, vehicle) as session:
-        from storage.trajectories import trajectory as find
-
-        show(trajectory_report(find(session, vehicle), output), output)
 
 
 @app.command()
@@ -179,7 +130,7 @@ def dead_letters(
         show(dead_letters_report(load_dead_letters(session, limit=limit)), output)
 
 
-for _command in (*CORRECTION_COMMANDS, *WATCH_COMMANDS, *CARE_COMMANDS, *LIKENESS_COMMANDS):
+for _command in (*QUESTION_COMMANDS, *CORRECTION_COMMANDS, *WATCH_COMMANDS, *CARE_COMMANDS, *LIKENESS_COMMANDS):
     app.command(_command.__name__.replace("_", "-"))(_command)
 
 

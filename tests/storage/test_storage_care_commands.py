@@ -30,6 +30,12 @@ pytest_plugins = ("tests.storage.storage_fixtures",)
 ASKED: dict[str, tuple[list[str], str]] = {
     "vehicles": (["--camera", "gate"], ""),
     "trajectory": (["v1"], "v1"),
+    "passed": (["gate", "bridge", "--within", "60"], ""),
+    "companions": (["v1"], "v1"),
+    "dwell": ([], ""),
+    "journeys": ([], ""),
+    "counts": ([], ""),
+    "similar": (["te/s1/1"], "gate/s1/1"),
     "export": (["--boxes", "boxes.csv"], ""),
     "dead-letters": ([], ""),
     "why": (["te/s1/1"], "gate/s1/1"),
