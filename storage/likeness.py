@@ -229,7 +229,8 @@ class LikenessIndex:
             self._swept_at = self._clock()
 
     def _read(self, session: Session, condition: ColumnElement[bool]) -> None:
-        rows = session.execute(
+        # Beside the session, which would look at each of a million rows once more.
+        rows = session.connection().execute(
             select(
                 EmbeddingRow.embedding_id,
                 EmbeddingRow.tracklet_id,
@@ -273,13 +274,6 @@ class LikenessIndex:
 
 
 def _look(row: Any) -> Look:  # noqa: ANN401 - a row
-    started_at, ended_at = row.started_at.timestamp(), row.ended_at.timestamp()
-    return Look(
-        row.embedding_id,
-        row.tracklet_id,
-        row.camera,
-        row.vehicle_class,
-        started_at,
-        math.inf if row.end_reason is None else ended_at,
-        row.quality,
-    )
+    embedding_id, tracklet_id, camera, vehicle_class, started_at, ended_at, quality, end_reason, *_ = row
+    until = math.inf if end_reason is None else ended_at.timestamp()
+    return Look(embedding_id, tracklet_id, camera, vehicle_class, started_at.timestamp(), until, quality)

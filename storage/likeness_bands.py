@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -64,9 +64,8 @@ class Scale(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A row of `embeddings` with what its tracklet says.
+class Look(NamedTuple):
+    """A row of `embeddings` with what its tracklet says; a tuple, since a million are made at a time.
 
     Attributes:
         embedding_id: Its number.
