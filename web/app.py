@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from web.services import Services
 
 TITLE = "Vehicle tracker"
-#: What a form adds to the picture in it.
-FORM_BYTES = 64 << 10
 
 
 def create_api(services: Services) -> FastAPI:
@@ -41,8 +39,7 @@ def create_api(services: Services) -> FastAPI:
             watchman.stop()
 
     # Without FastAPI's own pages of documentation, which fetch their scripts from elsewhere.
-    limit = services.site.web.max_upload_bytes + FORM_BYTES
-    app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, lifespan=lifespan, max_body_size=limit)
+    app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.services = services
     add_guard(app)
     add_login(app)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from anyio.to_thread import run_sync
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Answered to anybody: what is the same for everybody, and how one logs in.
 _OPEN = ("/login", "/logout", "/static/", "/favicon.ico")
+#: What a form adds to the picture in it.
+_FORM_BYTES = 64 << 10
 _ASSETS = frozenset({"static", "libraries", "components", "resources", "esm"})
 #: Addresses that prove by their signature that they were given to somebody who may see.
 _SIGNED = (PICTURES, CLIPS)
@@ -94,7 +97,9 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
-        self._app = app
+        self._max_body_bytes = services.site.web.max_upload_bytes + _FORM_BYTES
+        # Counts what comes without a word on how much it will be.
+        self._app = RequestBodyLimitMiddleware(app, self._max_body_bytes)
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,6 +122,9 @@ class Guard:
         name = host_name(headers.get("host", ""))
         if not is_known(name, self._services.site.web.hosts):
             raise _RefusedError(400, "this is not reached by that name: see web.hosts in the site file")
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > self._max_body_bytes:
+            raise _RefusedError(413, f"at most {self._max_body_bytes} bytes are taken")
         secret, kind = _proof(scope, headers)
         if kind is not Kind.API:
             unsafe = scope["type"] == "websocket" or is_unsafe(scope["method"])

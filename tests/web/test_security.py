@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -49,6 +52,17 @@ OTHERWISE = {
 }
 #: What changes something, by method.
 DEEDS = ("post", "put", "patch", "delete")
+
+
+def _png(width: int, height: int) -> bytes:
+    """A PNG of one bit a pixel, all black, of some kilobytes however large it is."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = zlib.compress(bytes((width // 8 + 1) * min(height, 1000)), 9)
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 @pytest.fixture
@@ -146,6 +160,28 @@ def test_a_viewer_does_nothing_and_reads_no_audit(ask: Asker) -> None:
     assert ask.with_token("ada", Role.OPERATOR)("GET", "/v1/audit").status_code == 403  # a token of less than she may
     assert ask.with_token("ada", Role.ADMIN)("GET", "/v1/audit").status_code == 200
     assert _contents(ask.services.database) == {**before, "access_tokens": before["access_tokens"] + 3}
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "said"),
+    [
+        (_png(50_000, 50_000), 422, "pixels: at most"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 422, "this is no picture"),
+        (b"GIF89a" + bytes(64), 422, "this is no picture"),
+        (_png(8, 8)[:40], 422, "picture"),
+        (b"", 422, "this is no picture"),
+        (bytes(9 << 20), 413, "bytes are taken"),
+    ],
+)
+def test_a_picture_that_is_made_to_hurt_is_refused(ask: Asker, data: bytes, status: int, said: str) -> None:
+    answer = ask.with_token("vera")(
+        "POST",
+        "/v1/similar",
+        files={"picture": ("../../x.png", data, "image/png")},
+        data={"picture_modality": "visible"},
+    )
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert re.search(said, answer.text)
 
 
 def test_every_question_is_noted_with_who_asked(ask: Asker) -> None:
