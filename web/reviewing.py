@@ -114,7 +114,7 @@ def take_back(services: Services, caller: Caller, correction_id: int) -> Correct
         CorrectionError: The caller may not; it isn't known, was taken back, or something later stands on it.
     """
     _check_role(caller)
-    with services.deciding(caller, "undo", str(correction_id)) as session:
+    with services.deciding(caller, "undo", "", correction=correction_id) as session:
         return desk.undo(session, correction_id, by=caller.person, at=datetime.now(UTC))
 
 

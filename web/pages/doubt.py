@@ -18,15 +18,14 @@ if TYPE_CHECKING:
     from storage.review import DoubtfulLink
     from web.pages.frame import View
 
-#: What the review's keys do.
+#: What the review's keys do, and whether that decides something.
 KEYS = (
-    ("c", "decide: it is right as it is: one vehicle stays one, two stay two"),
-    ("s", "decide: split: two vehicles were taken for one"),
-    ("m", "decide: merge: one vehicle was taken for two"),
-    ("u", "decide: undo my last correction"),
-    ("n or →", "next"),
-    ("p or ←", "the one before"),
-    ("?", "these keys"),
+    ("c it is right as it is", True),
+    ("s split", True),
+    ("m merge", True),
+    ("u undo my last", True),
+    ("n or → next", False),
+    ("p or ← the one before", False),
 )
 _REASONS = {
     "new": "nothing fitted well enough, so it became a vehicle of its own",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from nicegui import events, ui
@@ -58,6 +58,7 @@ class _Bench:
         self._corrections = work.corrections
         # What was decided here, and not to be shown again before the database says so.
         self._deciding: set[tuple[str, str]] = set()
+        self._key_before = ""
 
     def build_link(self) -> None:
         """Where the pair is shown, and decided on."""
@@ -65,14 +66,8 @@ class _Bench:
             self._place = ui.column().classes("w-full gap-3").props('aria-live="polite"')
             if self._may_decide:
                 self._note = ui.input("Note, kept with the decision").classes("w-full").props("maxlength=500")
-            with ui.dialog() as self._help, ui.card():
-                ui.label("Keys").classes("text-h6")
-                for keys, words in KEYS:
-                    if self._may_decide or not words.startswith("decide"):
-                        with ui.row().classes("gap-3 items-center"):
-                            ui.badge(keys).props("outline")
-                            ui.label(words.removeprefix("decide: "))
-                ui.button("Close", on_click=self._help.close).props("flat")
+            keys = [words for words, decides in KEYS if self._may_decide or not decides]
+            ui.label(f"Keys: {' · '.join(keys)}").classes("text-xs max-[699px]:hidden")
         self._show_link()
 
     def build_book(self) -> None:
@@ -85,12 +80,14 @@ class _Bench:
     async def key(self, event: events.KeyEventArguments) -> None:
         """One key, one deed."""
         modifiers = event.modifiers
-        if not event.action.keydown or modifiers.ctrl or modifiers.alt or modifiers.meta or self._help.value:
+        if not event.action.keydown or modifiers.ctrl or modifiers.alt or modifiers.meta:
             return
-        name = str(event.key)
-        if name == "?":
-            self._help.open()
-        elif name in ("n", "ArrowRight"):
+        name, before = str(event.key), self._key_before
+        self._key_before = name
+        if before == "g":
+            # The page's own keys for its views: "g s" leads to the search, and splits nothing.
+            return
+        if name in ("n", "ArrowRight"):
             self._turn(-1)
         elif name in ("p", "ArrowLeft"):
             self._turn(1)
@@ -108,7 +105,7 @@ class _Bench:
             return
         link = self._links[0]
         if verdict not in reviewing.verdicts(link):
-            ui.notify(f"This is a {link.kind}: {_wanted(link)}")
+            _tell(f"This is a {link.kind}: {_wanted(link)}")
             return
         note, self._note.value = (self._note.value or "").strip(), ""
         self._links.popleft()
@@ -118,14 +115,14 @@ class _Bench:
         view = self._view
         try:
             done = await answered(reviewing.decide, view.services, view.caller, link, verdict, note=note)
-            ui.notify(f"{_DONE[done.kind].capitalize()}: correction {done.correction_id}. u takes it back.")
+            _tell(f"{_DONE[done.kind].capitalize()}: correction {done.correction_id}. u takes it back.", "positive")
         except SettledError as error:
-            ui.notify(str(error), type="info", close_button=True)
+            _tell(str(error))
         except StorageError as error:
             self._links.appendleft(link)
             self._note.value = self._note.value or note
             self._show_link()
-            ui.notify(str(error), type="negative", close_button=True)
+            _tell(str(error), "negative")
         finally:
             self._deciding.discard(_pair(link))
         await self._reload()
@@ -133,7 +130,7 @@ class _Bench:
     async def _undo_last(self) -> None:
         last = reviewing.last_of(self._corrections, self._view.caller.person)
         if last is None:
-            ui.notify("You have decided nothing here that could be taken back.")
+            _tell("You have decided nothing here that could be taken back.")
             return
         await self._undo(last)
 
@@ -141,9 +138,9 @@ class _Bench:
         view = self._view
         try:
             await answered(reviewing.take_back, view.services, view.caller, correction.correction_id)
-            ui.notify(f"Correction {correction.correction_id} is taken back.", type="positive")
+            _tell(f"Correction {correction.correction_id} is taken back.", "positive")
         except StorageError as error:
-            ui.notify(str(error), type="negative", close_button=True)
+            _tell(str(error), "negative")
         await self._reload()
 
     async def _reload(self) -> None:
@@ -151,7 +148,7 @@ class _Bench:
         try:
             work = await answered(reviewing.work, self._view.services, self._view.caller)
         except StorageError as error:
-            ui.notify(str(error), type="negative", close_button=True)
+            _tell(str(error), "negative")
             return
         shown = _pair(self._links[0]) if self._links else None
         links = deque(link for link in work.links if _pair(link) not in self._deciding)
@@ -179,7 +176,6 @@ class _Bench:
                 ui.button("Next (n)", icon="navigate_next", on_click=lambda: self._turn(-1)).props("flat no-caps")
                 if self._may_decide:
                     ui.button("Undo my last (u)", icon="undo", on_click=self._undo_last).props("flat no-caps")
-                ui.button("Keys (?)", icon="keyboard", on_click=self._help.open).props("flat no-caps")
             more = len(self._links) - 1
             ui.label("the last one" if more == 0 else f"{more} more after this one").classes("text-sm")
 
@@ -219,6 +215,11 @@ class _Bench:
                     ui.button("Undo", icon="undo", on_click=lambda: self._undo(correction)).props(
                         f'flat dense no-caps size="sm" aria-label="Undo correction {correction.correction_id}"'
                     )
+
+
+def _tell(text: str, kind: Literal["positive", "negative", "info"] = "info") -> None:
+    # Beside the buttons, which the next key or click is for.
+    ui.notify(text, type=kind, position="bottom-right", close_button=kind == "negative")
 
 
 def _pair(link: DoubtfulLink) -> tuple[str, str]:
