@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from reid.modality import Modality
 from storage.errors import StorageError
 from storage.records import CameraRecord, CameraStatus, StageStatus
+from storage.status_samples import store_samples
 from storage.writer import Writer
 from streamer.counters import Field, RowState
 from streamer.trouble_log import TroubleLog
@@ -30,6 +31,8 @@ _log = structlog.get_logger(__name__)
 
 #: Frame rates are means over so long.
 RATE_WINDOW_S = 3.0
+#: How often a row is kept for the page's view of the last hours.
+SAMPLE_EVERY = timedelta(minutes=1)
 
 _STAGE_FIELDS = {
     "handled": Field.HANDLED,
@@ -207,6 +210,7 @@ class StatusWriter:
         self.stored_s = -math.inf
         self._left: dict[str, CameraConfig] = {}
         self._rates, self._troubles = Rates(board), TroubleLog()
+        self._sampled_at: datetime | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
 
@@ -236,22 +240,27 @@ class StatusWriter:
         is_last = False
         while not is_last:
             is_last = self._stopping.wait(self._site.status_period_s)
-            self.write()
+            self.write(is_last=is_last)
 
-    def write(self) -> None:
-        """Writes the rows once; a failure is counted."""
+    def write(self, *, is_last: bool = False) -> None:
+        """Writes the rows once, with a sample where it is time for one, or at the end; a failure is counted."""
         now, rates = datetime.now(UTC), self._rates.update()
         # By id: a reload may come between the two, and no database takes one row twice in a statement.
         cameras = tuple((self._left | {camera.id: camera for camera in self._site.cameras}).values())
         for camera in cameras:
             self._troubles.look(camera.id, self._board.camera(camera.id))
+        is_sample = is_last or self._sampled_at is None or now - self._sampled_at >= SAMPLE_EVERY
+        statuses = camera_statuses(cameras, self._board, rates, now)
+        stages = stage_statuses(self._board, now)
         try:
             with self._database.transaction() as session:
                 writer = Writer(session)
                 writer.register_cameras(camera_records(self._site, self._board))
-                writer.store_camera_status(camera_statuses(cameras, self._board, rates, now))
-                writer.store_stage_status(stage_statuses(self._board, now))
+                writer.store_camera_status(statuses)
+                writer.store_stage_status(stages)
                 self._troubles.write(session)
+                if is_sample:
+                    store_samples(session, statuses, stages, now)
         except StorageError as error:
             if not self._row.note:
                 _log.warning("status not stored", reason=str(error))
@@ -260,4 +269,6 @@ class StatusWriter:
         else:
             self._row.note = ""
             self.stored_s = time.monotonic()
+            if is_sample:
+                self._sampled_at = now
             self._troubles.written()
