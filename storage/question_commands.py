@@ -224,17 +224,18 @@ def similar(  # noqa: PLR0913 - a parameter for each option
 ) -> None:
     """List vehicles that look like a tracklet's, the most similar first, whatever band they were seen in.
 
-    Its own vehicle is left out. Reads all looks first, which takes a while on a large site; the page keeps them. By a
-    picture: on the page, or POST /v1/similar.
+    Its own vehicle is left out. Reads all looks first, which takes a while on a large site, unless `index-vectors` has
+    been there; the page keeps them. By a picture: on the page, or POST /v1/similar.
 
     Example: similar gate/s1/7 --limit 5 --database sqlite:///demo.db
     """
     asked: dict[str, Any] = {"camera": camera, "vehicle_class": vehicle_class, "modality": modality}
     with reading(database, "similar", by, tracklet, start=start, end=end, limit=limit, **asked) as session:
-        from storage.likeness import Likeness, LikenessFilter, LikenessIndex
+        from storage.likeness import Likeness, LikenessFilter
+        from storage.vector_table import similar_to_tracklet
 
         chosen = LikenessFilter(start=moment("--from", start), end=moment("--to", end), **asked)
-        found = LikenessIndex().similar_to_tracklet(session, tracklet, chosen=chosen, limit=limit)
+        found = similar_to_tracklet(session, tracklet, chosen=chosen, limit=limit)
         hidden = frozenset({"crop_image", "log_odds", "probability"} if output is Format.TABLE else ())
         show(_report(Likeness, found, f"{len(found)} like {tracklet}", hidden), output)
 
