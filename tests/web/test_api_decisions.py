@@ -136,9 +136,9 @@ def test_a_vehicle_is_watched_until_nobody_wants_it(otto: Asker) -> None:
 
 
 def test_doubts_are_told_only_of_what_may_be_seen(otto: Asker) -> None:
-    doubts = otto("GET", "/v1/review").json()
+    doubts = otto("GET", "/v1/review").json()["items"]
     assert doubts
     assert {(one["camera"], one["other_camera"]) for one in doubts} == {("yard", "gate")}
     sure = [one["probability"] for one in doubts]
     assert sure == sorted(sure)
-    assert otto.with_token("vera")("GET", "/v1/review").json() == []
+    assert otto.with_token("vera")("GET", "/v1/review").json()["items"] == []

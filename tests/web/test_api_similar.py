@@ -67,7 +67,7 @@ def _send(ask: Asker, data: bytes, modality: str = "visible", **asked: Any) -> A
 
 
 def test_vehicles_like_a_tracklet_come_best_first_without_its_own(ask: Asker) -> None:
-    found = ask("GET", "/v1/similar", params={"tracklet": "gate/s1/1", "limit": 30}).json()
+    found = ask("GET", "/v1/similar", params={"tracklet": "gate/s1/1", "limit": 30}).json()["items"]
     ids = [one["vehicle_id"] for one in found]
     assert "v01" not in ids
     assert len(ids) == len(set(ids))
@@ -78,7 +78,7 @@ def test_vehicles_like_a_tracklet_come_best_first_without_its_own(ask: Asker) ->
 
 def test_filters_leave_out_what_was_not_asked_for(ask: Asker) -> None:
     asked = {"tracklet": "gate/s1/1", "camera": "yard", "vehicle_class": "truck", "end": "2026-01-01T12:01:00Z"}
-    found = ask("GET", "/v1/similar", params=asked).json()
+    found = ask("GET", "/v1/similar", params=asked).json()["items"]
     assert [(one["vehicle_id"], one["camera"]) for one in found] == [("v04", "yard")]
 
 
@@ -87,7 +87,7 @@ def test_a_picture_is_described_and_sought(ask: Asker, monkeypatch: pytest.Monke
     monkeypatch.setattr(ask.services, "pictures", describer)
     answer = _send(ask, _picture(), "thermal", limit=1)
     assert answer.status_code == 200, answer.text
-    (found,) = answer.json()
+    (found,) = answer.json()["items"]
     assert (found["vehicle_id"], found["modality"], found["crop"]) == ("v60", "visible", None)
     assert found["captured_at"] > START.isoformat()
     assert describer.shown == [((30, 40, 3), "thermal")]
@@ -96,9 +96,11 @@ def test_a_picture_is_described_and_sought(ask: Asker, monkeypatch: pytest.Monke
 def test_a_viewer_finds_what_their_cameras_saw(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ask.services, "pictures", Describer())
     vera = ask.with_token("vera")
-    assert {one["camera"] for one in _send(vera, _picture()).json()} == {"yard"}
+    assert {one["camera"] for one in _send(vera, _picture()).json()["items"]} == {"yard"}
     assert vera("GET", "/v1/similar", params={"tracklet": "gate/s1/1"}).status_code == 404
-    assert {one["camera"] for one in vera("GET", "/v1/similar", params={"tracklet": "yard/s1/1"}).json()} == {"yard"}
+    assert {one["camera"] for one in vera("GET", "/v1/similar", params={"tracklet": "yard/s1/1"}).json()["items"]} == {
+        "yard"
+    }
 
 
 def test_what_is_no_picture_is_refused_in_one_line(ask: Asker) -> None:

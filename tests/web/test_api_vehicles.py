@@ -160,7 +160,7 @@ def test_a_viewer_of_one_camera_sees_nothing_of_another(ask: Asker) -> None:
     assert [stop["camera"] for stop in way.json()["stops"]] == ["yard"]
     assert "gate" not in way.text
     assert vera("GET", f"/v1/vehicles/{name_of(0)}/trajectory").status_code == 404
-    assert [one["camera"] for one in vera("GET", "/v1/cameras").json()] == ["yard"]
+    assert [one["camera"] for one in vera("GET", "/v1/cameras").json()["items"]] == ["yard"]
     assert vera("GET", "/v1/site").json()["cameras"] == 1
     for address in (
         "/v1/counts",

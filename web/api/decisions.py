@@ -132,11 +132,11 @@ def why(services: GivenServices, caller: Viewer, tracklet_id: TrackletId) -> exp
 
 
 @router.get("/review", responses=told())
-def review(services: GivenServices, caller: Viewer, asked: Annotated[Doubts, Query()]) -> list[Doubt]:
+def review(services: GivenServices, caller: Viewer, asked: Annotated[Doubts, Query()]) -> Page[Doubt]:
     """What nobody has decided yet and is closest to even odds, most doubtful first."""
     with services.asking(caller, "review", "", **asked.told()) as session:
         found = doubts.doubtful(session, limit=asked.limit, visible=caller.cameras)
-    return [_doubt(services, link) for link in found]
+    return Page(items=[_doubt(services, link) for link in found])
 
 
 @router.get("/corrections", responses=told())

@@ -24,7 +24,8 @@ class Page(BaseModel, Generic[Item]):
 
     items: list[Item] = Field(description="In the order that the question has.")
     next: str | None = Field(
-        default=None, description="`cursor` of the page behind this one; null: this was the last one."
+        default=None,
+        description="`cursor` of the page behind this one; null: there is none.",
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from reid.modality import Modality
 from storage.likeness import LikenessFilter
 from storage.lookup import find_tracklet
+from web.api.paging import Page
 from web.api.parameters import MAX_PAGE, Camera, GivenServices, TrackletName, Viewer, Window
 from web.api.problems import told
 from web.api.schemas import PICTURE, Answer, CameraName, ClassName, VehicleName, at
@@ -80,7 +81,7 @@ class SimilarVehicle(Answer):
 @router.get("/similar", responses=told(404))
 def similar_to_tracklet(
     services: GivenServices, caller: Viewer, asked: Annotated[AlikeTracklet, Query()]
-) -> list[SimilarVehicle]:
+) -> Page[SimilarVehicle]:
     """Vehicles that look like a tracklet's, most alike first; its own is left out."""
     details = {name: value for name, value in asked.told().items() if name != "tracklet"}
     with services.asking(caller, "similar", asked.tracklet, **details) as session:
@@ -88,7 +89,7 @@ def similar_to_tracklet(
         found = services.likeness.similar_to_tracklet(
             session, tracklet_id, chosen=_chosen(caller, asked), limit=asked.limit
         )
-    return [_similar(services, one) for one in found]
+    return Page(items=[_similar(services, one) for one in found])
 
 
 @router.post("/similar", responses=told())
@@ -98,7 +99,7 @@ def similar_to_picture(
     asked: Annotated[Alike, Query()],
     picture: Annotated[UploadFile, File(description="One vehicle, cut out: JPEG, PNG, WebP, TIFF or BMP.")],
     picture_modality: Annotated[Modality, Form(description="The band that the picture was taken in.")],
-) -> list[SimilarVehicle]:
+) -> Page[SimilarVehicle]:
     """Vehicles that look like a picture's, most alike first, in whatever bands they were seen. It is not kept."""
     web = services.site.web
     data = picture.file.read(web.max_upload_bytes + 1)
@@ -111,7 +112,7 @@ def similar_to_picture(
         found = services.likeness.similar_to_vector(
             session, vector, picture_modality.value, model_id, chosen=_chosen(caller, asked), limit=asked.limit
         )
-    return [_similar(services, one) for one in found]
+    return Page(items=[_similar(services, one) for one in found])
 
 
 def _chosen(caller: Caller, asked: Alike) -> LikenessFilter:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from storage.accounts import Role
 from storage.status import load_camera_status, load_cameras
+from web.api.paging import Page
 from web.api.parameters import GivenServices, Viewer
 from web.api.problems import told
 from web.api.schemas import Answer, CameraName, at
@@ -72,12 +73,12 @@ def site(services: GivenServices, caller: Viewer) -> Site:
 
 
 @router.get("/cameras", responses=told())
-def cameras(services: GivenServices, caller: Viewer) -> list[CameraOfSite]:
+def cameras(services: GivenServices, caller: Viewer) -> Page[CameraOfSite]:
     """All cameras that were ever registered, by id, and how each one is doing."""
     with services.asking(caller, "cameras") as session:
         known = [record for record in load_cameras(session) if caller.sees(record.camera)]
         states = {status.camera: status for status in load_camera_status(session)}
-    return [_camera(caller, record, states.get(record.camera)) for record in known]
+    return Page(items=[_camera(caller, record, states.get(record.camera)) for record in known])
 
 
 def _camera(caller: Caller, record: CameraRecord, status: CameraStatus | None) -> CameraOfSite:
