@@ -8,8 +8,9 @@ import pytest
 
 from storage.accounts import Role
 from storage.records import CameraStatus, StageStatus
+from storage.status_samples import store_samples
 from storage.writer import Writer
-from tests.storage.storage_builders import START
+from tests.storage.storage_builders import START, after
 from tests.web.api_site import filled_site
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def ask(tmp_path: Path) -> Iterator[Asker]:
 
 
 def test_cameras_say_how_they_are(ask: Asker) -> None:
-    gate, yard = ask.with_token("otto", Role.OPERATOR)("GET", "/v1/cameras").json()
+    gate, yard = ask.with_token("otto", Role.OPERATOR)("GET", "/v1/cameras").json()["items"]
     assert (gate["camera"], gate["region"], yard["camera"]) == ("gate", "main", "yard")
     assert (gate["state"]["state"], gate["state"]["fps"]) == ("running", 25.0)
     assert gate["state"]["updated_at"] == "2026-01-01T12:00:00Z"
@@ -60,7 +61,7 @@ def test_cameras_say_how_they_are(ask: Asker) -> None:
 def test_a_viewer_is_told_no_addresses_and_no_stages(ask: Asker) -> None:
     vera = ask.with_token("vera")
     answer = vera("GET", "/v1/cameras")
-    assert [one["camera"] for one in answer.json()] == ["yard"]
+    assert [one["camera"] for one in answer.json()["items"]] == ["yard"]
     assert "rtsp" not in answer.text
     assert vera("GET", "/v1/health").status_code == 403
 
@@ -69,6 +70,24 @@ def test_stages_give_their_counters(ask: Asker) -> None:
     health = ask.with_token("otto", Role.OPERATOR)("GET", "/v1/health").json()
     assert health["stages"] == [{"stage": "matcher", "updated_at": "2026-01-01T12:00:00Z", "counters": {"lag": 3.0}}]
     assert health["streams"] == {"listeners": 0, "let_go": 0}
+
+
+def test_samples_are_told_by_time_page_by_page(ask: Asker) -> None:
+    stages = [StageStatus(name, START, {"lag": 1.0}) for name in ("embedder", "matcher")]
+    with ask.services.database.transaction() as session:
+        for minute in range(3):
+            store_samples(session, [_status("gate"), _status("yard")], stages, after(60.0 * minute))
+    otto, found, cursor = ask.with_token("otto", Role.OPERATOR), [], ""
+    while cursor is not None:
+        asked = {"start": "2026-01-01T12:01:00Z", "limit": 3, **({"cursor": cursor} if cursor else {})}
+        page = otto("GET", "/v1/health/samples", params=asked).json()
+        found += page["items"]
+        cursor = page["next"]
+    told = [(one["moment"], one["source"]) for one in found]
+    names = ["gate", "yard", "embedder", "matcher"]
+    assert told == [(f"2026-01-01T12:0{minute}:00Z", name) for minute in (1, 2) for name in names]
+    assert otto("GET", "/v1/health/samples").json() == {"items": [], "next": None}
+    assert ask.with_token("vera")("GET", "/v1/health/samples").status_code == 403
 
 
 def test_nobody_is_answered_without_proof(ask: Asker) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from storage.status import load_stage_status
-from web.api.parameters import GivenServices, Operator
+from storage.status_samples import load_samples
+from web.api.paging import Page, behind, cut, decode
+from web.api.parameters import GivenServices, Moment, Operator, Paged
 from web.api.problems import told
 from web.api.schemas import Answer, at
 
 if TYPE_CHECKING:
+    from storage.status_samples import StatusSample
     from web.api.feed import Feed
 
 router = APIRouter(tags=["site"])
+#: How far samples go back where nobody says.
+USUAL = timedelta(hours=1)
 
 
 class Stage(Answer):
@@ -43,6 +48,27 @@ class Health(Answer):
     streams: Streams = Field(description="Live streams of this program.")
 
 
+class Samples(Paged):
+    """From when on."""
+
+    start: Moment | None = Field(
+        None,
+        description="Only samples of this moment or later; without, of the last hour. They are kept for two days.",
+        examples=["2026-01-01T12:00:00Z"],
+    )
+
+
+class Sample(Answer):
+    """One minute of a camera or a stage."""
+
+    kind: str = Field(description="`camera` or `stage`.", examples=["camera"])
+    source: str = Field(description="The camera's id, or the stage's name.", examples=["cam1_rgb"])
+    moment: datetime = at("When, by the clock.")
+    counters: dict[str, float] = Field(
+        description="By name; counts are since the program that wrote them started.", examples=[{"fps": 25.0}]
+    )
+
+
 @router.get("/health", responses=told(403))
 def health(request: Request, services: GivenServices, caller: Operator) -> Health:
     """Counters of the stages that serve all cameras, and of live streams."""
@@ -53,3 +79,21 @@ def health(request: Request, services: GivenServices, caller: Operator) -> Healt
         stages=[Stage.model_validate(stage) for stage in stages],
         streams=Streams(listeners=feed.listeners, let_go=feed.let_go),
     )
+
+
+@router.get("/health/samples", responses=told(403))
+def samples(services: GivenServices, caller: Operator, asked: Annotated[Samples, Query()]) -> Page[Sample]:
+    """How cameras and stages were doing, minute by minute, by time."""
+
+    def key(sample: StatusSample) -> tuple[datetime, str, str]:
+        return sample.at, sample.kind, sample.source
+
+    after = decode("samples", (datetime, str, str), asked.cursor)
+    since = after[0] if after else asked.start or datetime.now(UTC) - USUAL
+    with services.asking(caller, "health", "", **asked.told()) as session:
+        found = load_samples(session, since, visible=caller.cameras)
+    return cut(behind(found, asked.limit, after, key), asked.limit, "samples", key, _sample)
+
+
+def _sample(sample: StatusSample) -> Sample:
+    return Sample(kind=sample.kind, source=sample.source, moment=sample.at, counters=sample.counters)
