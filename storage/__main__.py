@@ -64,22 +64,32 @@ def export(  # noqa: PLR0913 - a parameter for each option
         Path | None,
         typer.Option(metavar="DIR", help="As --crops, only what people have decided, with pairs.csv; new or empty."),
     ] = None,
+    geojson: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the way of every vehicle; all cameras need lat and lon.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every stay of every vehicle at a camera, as a table.")
+    ] = None,
     crops_dir: CropsDir = None,
     by: Person = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
-    """Write boxes, crops or people's corrections to files.
+    """Write boxes, ways, crops or people's corrections to files.
 
     The boxes' columns are camera,t,captured_at,frame,vehicle,x1,y1,x2,y2: t in seconds since that camera's start,
     frame from 0, coordinates in source pixels; one row at most for a vehicle in a frame. A row of pairs.csv
-    has two crops of which a person has said that they are of one vehicle (same 1) or of two (same 0).
+    has two crops of which a person has said that they are of one vehicle (same 1) or of two (same 0). --geojson and
+    --parquet tell what is known now.
 
     Example: export --database sqlite:///demo.db --boxes boxes.csv --as-of decision
     """
-    written = {"boxes": str(boxes or ""), "crops": str(crops or ""), "labels": str(labels or ""), "as_of": as_of.value}
-    with reading(database, "export", by, **written) as session:
-        if boxes is None and crops is None and labels is None:
-            raise StorageError("export: say what to write: --boxes FILE.csv, --crops DIR, --labels DIR, or several")
+    files = {"boxes": boxes, "crops": crops, "labels": labels, "geojson": geojson, "parquet": parquet}
+    noted = {name: str(path) for name, path in files.items() if path is not None}
+    with reading(database, "export", by, **noted, as_of=as_of.value) as session:
+        if not noted:
+            raise StorageError(
+                "export: say what to write: " + ", ".join(f"--{name}" for name in files) + ", or several"
+            )
         decisions: Literal["decision", "final"] = "final" if as_of is AsOf.FINAL else "decision"
         rows: list[tuple[str | int, ...]] = []
         if boxes is not None:
@@ -88,6 +98,10 @@ def export(  # noqa: PLR0913 - a parameter for each option
             rows.append(_export_crops(session, crops, crop_store("export", database, crops_dir), decisions))
         if labels is not None:
             rows += _export_labels(session, labels, crop_store("export", database, crops_dir))
+        if geojson is not None:
+            rows.append(_export_geojson(session, geojson))
+        if parquet is not None:
+            rows.append(_export_parquet(session, parquet))
         show(Report(("what", "path", "rows", "missing"), rows), output)
 
 
@@ -111,6 +125,20 @@ def _export_labels(session: Session, folder: Path, source: CropStore) -> list[tu
 
     done = write_labels(session, source, folder)
     return [("labels", str(folder), done.crops, done.missing), ("pairs", str(folder / PAIRS), done.pairs, 0)]
+
+
+def _export_geojson(session: Session, path: Path) -> tuple[str | int, ...]:
+    from storage import tables
+
+    found = tables.ways(tables.stops(session))
+    return ("geojson", str(path), tables.write_geojson(found, tables.places(session), path), 0)
+
+
+def _export_parquet(session: Session, path: Path) -> tuple[str | int, ...]:
+    from storage import tables
+
+    table = tables.frame(tables.stops(session), of=tables.StopRow)
+    return ("parquet", str(path), tables.write_parquet(table, path), 0)
 
 
 @app.command("dead-letters")
