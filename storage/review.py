@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, func, literal_column, select, union_all
 
 from storage.answers import halved, probability
 from storage.models import AssignmentRow, EmbeddingRow, TrackletRow
@@ -30,6 +30,9 @@ NEAR_MISSES_AMONG = 5000
 LEAST_PROBABILITY = 0.1
 #: So many times more are read than are wanted, since some turn out to be settled.
 _SPARE = 4
+#: Where it isn't told what a link was made to, so many tracklets of a vehicle are looked through for it, those decided
+#: on last; and of so many vehicles.
+_MOST_MEMBERS, _MOST_VEHICLES = 50, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class _Other(NamedTuple):
 
 
 def doubtful(session: Session, *, limit: int = 50, visible: Collection[str] | None = None) -> list[DoubtfulLink]:
-    """What the matcher was least sure of, that first; five SQL statements.
+    """What the matcher was least sure of, that first; five SQL statements at most.
 
     Near misses are looked for among the `NEAR_MISSES_AMONG` latest decisions.
 
@@ -113,7 +116,6 @@ def doubtful(session: Session, *, limit: int = 50, visible: Collection[str] | No
     doubts.sort(key=lambda doubt: (doubt.certainty, doubt.row.tracklet_id))
     others = _named(session, doubts, visible)
     missing = [doubt for doubt in doubts if doubt.kind == "link" and not _is_linked(doubt, others)]
-    # No more than are wanted: each is another vehicle, whose tracklets are read.
     members = _members(session, missing[:limit], visible)
     found = []
     for doubt in doubts:
@@ -146,7 +148,12 @@ def _decisions(visible: Collection[str] | None) -> Select[*tuple[Any, ...]]:
         .join(TrackletRow, TrackletRow.tracklet_id == AssignmentRow.tracklet_id)
         .where(AssignmentRow.is_current, AssignmentRow.decided_by == matcher, ~AssignmentRow.is_provisional)
     )
-    return chosen if visible is None else chosen.where(TrackletRow.camera.in_(visible))
+    return chosen if visible is None else chosen.where(_camera().in_(visible))
+
+
+def _camera() -> ColumnElement[str]:
+    # No bare column, or SQLite would begin with all tracklets of these cameras.
+    return func.coalesce(TrackletRow.camera, "")
 
 
 def _links(session: Session, limit: int, visible: Collection[str] | None) -> list[_Doubt]:
@@ -192,7 +199,7 @@ def _tracklets(visible: Collection[str] | None) -> Select[*tuple[Any, ...]]:
     chosen = select(TrackletRow.tracklet_id, AssignmentRow.vehicle_id, TrackletRow.camera, TrackletRow.started_at).join(
         AssignmentRow, (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & AssignmentRow.is_current
     )
-    return chosen if visible is None else chosen.where(TrackletRow.camera.in_(visible))
+    return chosen if visible is None else chosen.where(_camera().in_(visible))
 
 
 def _named(session: Session, doubts: Sequence[_Doubt], visible: Collection[str] | None) -> dict[str, _Other]:
@@ -203,17 +210,26 @@ def _named(session: Session, doubts: Sequence[_Doubt], visible: Collection[str] 
 
 
 def _members(session: Session, doubts: Sequence[_Doubt], visible: Collection[str] | None) -> dict[str, list[_Other]]:
-    """The tracklets of these decisions' vehicles, earliest first."""
-    vehicles = sorted({doubt.row.vehicle_id for doubt in doubts})
+    """Of these decisions' vehicles the tracklets decided on last, the earliest of them first."""
+    vehicles = sorted({doubt.row.vehicle_id for doubt in doubts})[:_MOST_VEHICLES]
+    if not vehicles:
+        return {}
+    # One look into the index for each: a vehicle may have thousands.
+    last = union_all(*(select(_last_of(vehicle).subquery()) for vehicle in vehicles)).subquery()
     rows = session.execute(
         _tracklets(visible)
-        .where(AssignmentRow.vehicle_id.in_(vehicles))
+        .join(last, last.c.assignment_id == AssignmentRow.assignment_id)
         .order_by(TrackletRow.started_at, TrackletRow.tracklet_id)
     )
     found: dict[str, list[_Other]] = {}
     for row in rows:
         found.setdefault(row.vehicle_id, []).append(_Other(*row))
     return found
+
+
+def _last_of(vehicle_id: str) -> Select[*tuple[Any, ...]]:
+    own = select(AssignmentRow.assignment_id).where(AssignmentRow.vehicle_id == vehicle_id, AssignmentRow.is_current)
+    return own.order_by(AssignmentRow.assignment_id.desc()).limit(_MOST_MEMBERS)
 
 
 def _is_linked(doubt: _Doubt, others: dict[str, _Other]) -> bool:

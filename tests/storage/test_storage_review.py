@@ -191,7 +191,7 @@ def test_the_number_of_statements_does_not_grow(session: Session) -> None:
         counts.append(statements.count)
         _link(session, number + 10, "v1", "gate/s1/1", 0.6)
         _miss(session, number + 20, ("v2", "gate/s1/2", 0.4))
-    assert set(counts) == {5}
+    assert set(counts) == {4}
 
 
 def test_links_are_found_by_their_index(session: Session) -> None:
