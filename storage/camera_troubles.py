@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, or_, select, update
@@ -9,7 +10,7 @@ from sqlalchemy import insert, or_, select, update
 from storage.models import AssignmentRow, CameraTroubleRow, TrackletRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from datetime import datetime
 
     from sqlalchemy import ColumnElement
@@ -50,6 +51,37 @@ def end_trouble(session: Session, camera: str, ended_at: datetime) -> None:
         .values(ended_at=ended_at),
         execution_options={"synchronize_session": False},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTrouble:
+    """A camera whose picture is not to be trusted now.
+
+    Attributes:
+        camera: Which.
+        kind: `frozen`, `covered`, `defocused` or `moved`.
+        began_at: Event time.
+        message: What was seen.
+    """
+
+    camera: str
+    kind: str
+    began_at: datetime
+    message: str
+
+
+def open_troubles(session: Session, *, visible: Collection[str] | None = None) -> list[OpenTrouble]:
+    """What goes on now, the longest first.
+
+    Args:
+        session: To read from.
+        visible: The only cameras that there are for whoever asks; None: all.
+    """
+    row = CameraTroubleRow
+    wanted = select(row.camera, row.kind, row.began_at, row.message).where(row.ended_at.is_(None))
+    if visible is not None:
+        wanted = wanted.where(row.camera.in_(visible))
+    return [OpenTrouble(*found) for found in session.execute(wanted.order_by(row.began_at, row.camera))]
 
 
 def troubles_of_vehicle(session: Session, vehicle_id: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from storage.models import DeadLetterRow
 
@@ -46,3 +46,8 @@ def load_dead_letters(session: Session, *, limit: int | None = None) -> list[Dea
     table = DeadLetterRow.__table__
     newest = select(table).order_by(table.c.at.desc(), table.c.topic, table.c.partition, table.c.offset.desc())
     return [DeadLetter(**row) for row in session.execute(newest.limit(limit)).mappings()]
+
+
+def count_dead_letters(session: Session) -> int:
+    """How many there are."""
+    return session.execute(select(func.count()).select_from(DeadLetterRow)).scalar_one()

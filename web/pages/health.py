@@ -2,12 +2,216 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
 from nicegui import ui
 
-from web.pages.frame import View, page
+from storage.camera_troubles import OpenTrouble, open_troubles
+from storage.dead_letters import count_dead_letters
+from storage.status import load_camera_status, load_stage_status
+from storage.status_samples import CAMERA, STAGE, StatusSample, load_samples
+from web.pages.blocking import answered
+from web.pages.frame import View, empty, page
+from web.pages.live import state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from storage.records import CameraStatus, StageStatus
+
+HOURS = {1: "1 hour", 6: "6 hours", 24: "24 hours", 48: "48 hours"}
+#: More lines than this in one chart can't be told apart.
+_MAX_LINES = 24
+_MATCHER = "matcher"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    cameras: list[CameraStatus]
+    stages: list[StageStatus]
+    troubles: list[OpenTrouble]
+    dead_letters: int
+    samples: list[StatusSample]
 
 
 @page("/health", "Health")
-async def health(view: View) -> None:
-    """Health."""
-    ui.label(view.caller.person)
+async def health(view: View, hours: int = 6) -> None:
+    """What needs attention first, then how it came."""
+    span = hours if hours in HOURS else 6
+    now = datetime.now(UTC)
+
+    def read() -> _Known:
+        with view.services.asking(view.caller, "health", hours=span) as session:
+            return _Known(
+                [one for one in load_camera_status(session) if view.caller.sees(one.camera)],
+                load_stage_status(session),
+                open_troubles(session, visible=view.caller.cameras),
+                count_dead_letters(session),
+                load_samples(session, now - timedelta(hours=span), visible=view.caller.cameras),
+            )
+
+    known = await answered(read)
+    _attention(view, known, now)
+    with ui.row().classes("w-full items-center justify-between"):
+        ui.label("Over time").props('role="heading" aria-level="2"').classes("text-subtitle1")
+        ui.toggle(HOURS, value=span, on_change=lambda event: ui.navigate.to(f"/health?hours={event.value}")).props(
+            'no-caps dense aria-label="How far back"'
+        )
+    if not known.samples:
+        empty("Nothing was noted in this time: a running site notes how it is doing every minute.", "monitor_heart")
+    else:
+        _charts(view, known.samples)
+    _tables(view, known)
+
+
+def _attention(view: View, known: _Known, now: datetime) -> None:
+    """Big figures, and in words what is wrong."""
+    bad = [one for one in known.cameras if state_of(one, now) == "bad"]
+    dropped = sum(rises(known.samples, CAMERA, "dropped").values())
+    reconnects = sum(rises(known.samples, CAMERA, "reconnects").values())
+    lag = max((one.counters.get("lag", 0.0) for one in known.stages), default=0.0)
+    with ui.element("div").classes("gallery w-full"):
+        _figure("cameras in trouble", f"{len(bad)} of {len(known.cameras)}", is_bad=bool(bad))
+        _figure("frames dropped", f"{dropped:.0f}", is_bad=dropped > 0)
+        _figure("reconnects", f"{reconnects:.0f}", is_bad=reconnects > 0)
+        _figure("messages waiting", f"{lag:.0f}", is_bad=lag > 1000)
+        _figure("dead letters", str(known.dead_letters), is_bad=known.dead_letters > 0)
+    with ui.column().classes("gap-1 w-full").props('role="status"'):
+        for one in bad:
+            why = f"picture {one.health}" if one.health not in ("", "ok") else one.state
+            ui.label(f"{one.camera}: {why}, last heard of at {view.time(one.updated_at)}").classes("bad")
+        for trouble in known.troubles:
+            since = view.time(trouble.began_at, "%Y-%m-%d %H:%M:%S")
+            ui.label(f"{trouble.camera}: {trouble.kind} since {since}").classes("bad")
+        if not bad and not known.troubles:
+            ui.label("Nothing needs attention.").classes("good")
+
+
+def _figure(name: str, value: str, *, is_bad: bool) -> None:
+    with ui.column().classes("panel gap-0"):
+        ui.label(value).classes(f"figure {'bad' if is_bad else ''}")
+        ui.label(name).classes("text-sm soft")
+
+
+def rises(samples: Iterable[StatusSample], kind: str, name: str) -> dict[str, float]:
+    """By how much a counter of each camera or stage has risen; one that began anew counts from nought."""
+    return {source: sum(rise for _, rise in steps) for source, steps in steps_of(samples, kind, name).items()}
+
+
+def steps_of(samples: Iterable[StatusSample], kind: str, name: str) -> dict[str, list[tuple[datetime, float]]]:
+    """The same from sample to sample."""
+    own: dict[str, list[StatusSample]] = defaultdict(list)
+    for sample in samples:
+        if sample.kind == kind and name in sample.counters:
+            own[sample.source].append(sample)
+    found = {}
+    for source, line in own.items():
+        values = [(one.at, one.counters[name]) for one in line]
+        found[source] = [
+            (at, value - before if value >= before else value) for (_, before), (at, value) in pairwise(values)
+        ]
+    return found
+
+
+def _levels(samples: Iterable[StatusSample], kind: str, name: str) -> dict[str, list[tuple[datetime, float]]]:
+    found: dict[str, list[tuple[datetime, float]]] = defaultdict(list)
+    for sample in samples:
+        if sample.kind == kind and name in sample.counters:
+            found[sample.source].append((sample.at, sample.counters[name]))
+    return found
+
+
+def _charts(view: View, samples: Sequence[StatusSample]) -> None:
+    with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-4 w-full"):
+        _chart(view, "Frames decoded, each minute", steps_of(samples, CAMERA, "decoded"))
+        _chart(view, "Frames dropped, each minute", steps_of(samples, CAMERA, "dropped"))
+        _chart(view, "Messages waiting", _levels(samples, STAGE, "lag"))
+        _chart(view, "Decoded after captured, seconds", _levels(samples, CAMERA, "skew_s"))
+        _chart(view, "Reconnects, each minute", steps_of(samples, CAMERA, "reconnects"))
+        _chart(view, "Sightings matched, each minute", steps_of(_of(samples, _MATCHER), STAGE, "sightings"))
+
+
+def _of(samples: Iterable[StatusSample], stage: str) -> list[StatusSample]:
+    return [sample for sample in samples if sample.kind == STAGE and sample.source == stage]
+
+
+def _chart(view: View, title: str, lines: dict[str, list[tuple[datetime, float]]]) -> None:
+    shown = sorted(lines.items(), key=lambda line: -max((value for _, value in line[1]), default=0.0))[:_MAX_LINES]
+    series: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "type": "line",
+            "showSymbol": len(points) < 3,
+            "data": [[view.time(at, "%Y-%m-%d %H:%M:%S"), round(value, 3)] for at, value in points],
+        }
+        for name, points in sorted(shown)
+    ]
+    options = {
+        "animation": False,
+        "grid": {"left": 48, "right": 16, "top": 16, "bottom": 56},
+        "tooltip": {"trigger": "axis", "renderMode": "richText"},
+        "legend": {"type": "scroll", "bottom": 0, "textStyle": {"color": "#7c8aa2"}},
+        "xAxis": {"type": "time", "axisLabel": {"color": "#7c8aa2", "hideOverlap": True}},
+        "yAxis": {"type": "value", "axisLabel": {"color": "#7c8aa2"}},
+        "series": series,
+    }
+    with ui.element("section").classes("panel min-w-0"):
+        ui.label(title).props('role="heading" aria-level="3"').classes("text-sm soft")
+        if any(line["data"] for line in series):
+            ui.echart(options).classes("w-full").style("height: 220px")
+        else:
+            ui.label("Not enough was noted yet.").classes("soft py-8")
+
+
+def _tables(view: View, known: _Known) -> None:
+    cameras = [
+        {
+            "camera": one.camera,
+            "state": one.state,
+            "fps": round(one.fps, 1),
+            "decoded": one.decoded,
+            "dropped": one.dropped,
+            "reconnects": one.reconnects,
+            "errors": one.decode_errors,
+            "late": round(one.skew_s, 2),
+            "heard": view.time(one.updated_at, "%Y-%m-%d %H:%M:%S"),
+        }
+        for one in known.cameras
+    ]
+    names = {
+        "camera": "Camera",
+        "state": "State",
+        "fps": "fps",
+        "decoded": "Decoded",
+        "dropped": "Dropped",
+        "reconnects": "Reconnects",
+        "errors": "Decode errors",
+        "late": "Late, s",
+        "heard": "Last heard of",
+    }
+    _table("Cameras", names, cameras, "camera")
+    keys = ("stage", "handled", "lag", "rejected", "failures", "restarts", "heard")
+    stages = [
+        {
+            "stage": one.stage,
+            **{name: round(one.counters.get(name, 0.0)) for name in keys[1:-1]},
+            "heard": view.time(one.updated_at, "%Y-%m-%d %H:%M:%S"),
+        }
+        for one in known.stages
+    ]
+    headings = ("Stage", "Handled", "Waiting", "Rejected", "Failures", "Restarts", "Last heard of")
+    _table("Stages", dict(zip(keys, headings, strict=True)), stages, "stage")
+
+
+def _table(title: str, names: dict[str, str], rows: list[dict[str, Any]], key: str) -> None:
+    columns = [
+        {"name": name, "label": label, "field": name, "align": "left" if index < 1 else "right", "sortable": True}
+        for index, (name, label) in enumerate(names.items())
+    ]
+    ui.table(columns=columns, rows=rows, row_key=key, title=title, pagination=0).props("flat bordered dense").classes(
+        "w-full"
+    )
