@@ -61,6 +61,11 @@ def test_a_person_logs_in_and_nobody_elses_script_runs(tmp_path: Path) -> None:
             assert witness.faults == []
             assert page.evaluate(_INJECTED) is False
             assert any("Content Security Policy" in fault for fault in witness.faults)
+        page.get_by_label("Log out").click()
+        page.wait_for_url(f"{address}/login")
+        assert page.context.cookies() == []
+        page.goto(f"{address}/health")
+        _log_in(page, address)
         with database.transaction() as session:
             accounts.remove_account(session, "mira")
             accounts.add_account(session, "vic", "no hash", role=Role.VIEWER, at=datetime.now(UTC))

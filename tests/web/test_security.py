@@ -213,3 +213,7 @@ def test_markup_in_names_is_shown_as_text_in_every_view(tmp_path: Path) -> None:
             assert "owned" not in page.title()
             assert page.locator("img[src=x]").count() == 0
         assert [fault for fault in witness.faults if "security" in fault.lower()] == []
+        page.goto(f"{address}/vehicles")
+        page.get_by_text("<script>").first.wait_for()
+        assert camera in page.locator("body").inner_text()
+        assert "owned" not in page.title()
