@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from schemathesis import APIOperation, BaseSchema, Case, CheckFunction
 
 #: Requests of each kind to each operation.
-EXAMPLES = 15
+EXAMPLES = 12
 # The stream of events has no end that a test could wait for: tests/web/test_api_events.py listens to it.
 ENDLESS = "/v1/events"
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from storage.accounts import Role
+from storage.records import CameraRecord
+from storage.writer import Writer
 from tests.web.api_site import VEHICLES, add_vehicle, filled_site, name_of, passes_yard
 
 if TYPE_CHECKING:
@@ -199,3 +201,18 @@ def test_every_question_is_noted_before_it_is_answered(fresh: Asker) -> None:
     assert notes[-1]["details"] == {"camera": "gate"}
     assert [one["number"] for one in notes] == sorted((one["number"] for one in notes), reverse=True)
     assert fresh.with_token("otto", Role.OPERATOR)("GET", "/v1/audit").status_code == 403
+
+
+def test_a_way_can_be_drawn_on_a_map_where_cameras_are_placed_on_the_earth(fresh: Asker) -> None:
+    refused = fresh("GET", "/v1/vehicles/v01/trajectory.geojson")
+    assert (refused.status_code, refused.headers["content-type"]) == (409, "application/problem+json")
+    with fresh.services.database.transaction() as session:
+        placed = [CameraRecord("gate", "main", "visible", lat=48.1, lon=11.5)]
+        Writer(session).register_cameras([*placed, CameraRecord("yard", "main", "visible", lat=48.2, lon=11.6)])
+    answer = fresh("GET", "/v1/vehicles/v01/trajectory.geojson")
+    assert answer.headers["content-type"] == "application/geo+json"
+    (feature,) = answer.json()["features"]
+    assert feature["geometry"] == {"type": "LineString", "coordinates": [[11.5, 48.1], [11.6, 48.2]]}
+    (seen,) = fresh.with_token("vera")("GET", "/v1/vehicles/v01/trajectory.geojson").json()["features"]
+    assert seen["geometry"] == {"type": "Point", "coordinates": [11.6, 48.2]}
+    assert "gate" not in str(seen)

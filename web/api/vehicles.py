@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse, Response
 
 from storage import trajectories
+from storage.tables import geojson, places
 from web.api import schemas
 from web.api.paging import Page, cut, decode
 from web.api.parameters import GivenServices, Paged, Question, Seen, VehicleId, Viewer
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
     from storage.answers import VehicleSummary
 
 router = APIRouter(tags=["vehicles"])
+
+
+class GeoJson(JSONResponse):
+    """What maps read."""
+
+    media_type = "application/geo+json"
 
 
 class VehicleFilter(Seen):
@@ -95,3 +103,26 @@ def trajectory(
     with services.asking(caller, "trajectory", vehicle_id, **asked.told()) as session:
         found = trajectories.trajectory(session, vehicle_id, visible=caller.cameras)
     return schemas.trajectory(services, found, with_path=asked.path)
+
+
+@router.get(
+    "/vehicles/{vehicle_id}/trajectory.geojson",
+    response_class=GeoJson,
+    responses={
+        **told(404, 409),
+        200: {
+            "description": "A FeatureCollection (RFC 7946) of one vehicle: a LineString through its cameras, a Point "
+            "where it passed but one; `arrivals`, `departures` and `probabilities` are as long as its coordinates.",
+            "content": {GeoJson.media_type: {"schema": {"type": "object"}}},
+        },
+    },
+)
+def trajectory_geojson(services: GivenServices, caller: Viewer, vehicle_id: VehicleId) -> Response:
+    """Where a vehicle went, to be drawn on a map; of sites whose cameras are placed by latitude and longitude."""
+    with services.asking(caller, "trajectory", vehicle_id, form="geojson") as session:
+        found = trajectories.trajectory(session, vehicle_id, visible=caller.cameras)
+        known = places(session)
+    for stop in found.stops:
+        if stop.camera not in known:
+            raise HTTPException(409, f"camera {stop.camera} has no latitude and longitude in the site file")
+    return GeoJson(geojson([found], known))
