@@ -30,6 +30,8 @@ NEAR_MISSES_AMONG = 5000
 LEAST_PROBABILITY = 0.1
 #: So many times more are read than are wanted, since some turn out to be settled.
 _SPARE = 4
+#: Links with the lowest scores that are looked through for those at some cameras.
+_MOST_LINKS = 5000
 #: Where it isn't told what a link was made to, so many tracklets of a vehicle are looked through for it, those decided
 #: on last; and of so many vehicles.
 _MOST_MEMBERS, _MOST_VEHICLES = 50, 100
@@ -130,8 +132,6 @@ def doubtful(session: Session, *, limit: int = 50, visible: Collection[str] | No
 
 def _decisions(visible: Collection[str] | None) -> Select[*tuple[Any, ...]]:
     """The matcher's current decisions that are final, with their tracklets."""
-    # With the name spelled out, or the databases don't see that ix_assignments_doubtful has all there is to find.
-    matcher: ColumnElement[str] = literal_column(f"'{MATCHER}'")
     chosen = (
         select(
             AssignmentRow.tracklet_id,
@@ -146,7 +146,7 @@ def _decisions(visible: Collection[str] | None) -> Select[*tuple[Any, ...]]:
             TrackletRow.ended_at,
         )
         .join(TrackletRow, TrackletRow.tracklet_id == AssignmentRow.tracklet_id)
-        .where(AssignmentRow.is_current, AssignmentRow.decided_by == matcher, ~AssignmentRow.is_provisional)
+        .where(*_open_decisions())
     )
     return chosen if visible is None else chosen.where(_camera().in_(visible))
 
@@ -156,10 +156,26 @@ def _camera() -> ColumnElement[str]:
     return func.coalesce(TrackletRow.camera, "")
 
 
+def _open_decisions() -> list[ColumnElement[bool]]:
+    # With the name spelled out, or the databases don't see that ix_assignments_doubtful has all there is to find.
+    matcher: ColumnElement[str] = literal_column(f"'{MATCHER}'")
+    return [AssignmentRow.is_current.expression, AssignmentRow.decided_by == matcher, ~AssignmentRow.is_provisional]
+
+
+def _lowest(limit: int) -> Select[*tuple[Any, ...]]:
+    """The numbers of the decisions whose links have the lowest scores."""
+    chosen = select(AssignmentRow.assignment_id, AssignmentRow.score)
+    own = chosen.where(*_open_decisions(), AssignmentRow.score.is_not(None))
+    return own.order_by(AssignmentRow.score).limit(limit)
+
+
 def _links(session: Session, limit: int, visible: Collection[str] | None) -> list[_Doubt]:
-    lowest = _decisions(visible).where(AssignmentRow.score.is_not(None)).order_by(AssignmentRow.score).limit(limit)
+    # Who may see a few cameras is told of the most doubtful ones of the site, as far as they are at these.
+    lowest = _lowest(limit if visible is None else _MOST_LINKS)
+    found = lowest.subquery()
+    links = _decisions(visible).join(found, found.c.assignment_id == AssignmentRow.assignment_id)
     doubts = []
-    for row in session.execute(lowest):
+    for row in session.execute(links.order_by(found.c.score).limit(limit)):
         sure = probability(halved(row.score, row.evidence)) or 0.0
         chosen = [one for one in _candidates(row.evidence) if one.get("vehicle_id") == row.vehicle_id]
         doubts.append(_Doubt("link", row, sure, _text(chosen[0], "tracklet_id") if chosen else None, row.modality_pair))

@@ -198,7 +198,7 @@ def test_links_are_found_by_their_index(session: Session) -> None:
     # Of a small table PostgreSQL reads all; the plan is asked for with that forbidden.
     if session.get_bind().dialect.name == "postgresql":
         session.connection().exec_driver_sql("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
-    lowest = review._decisions(None).where(AssignmentRow.score.is_not(None)).order_by(AssignmentRow.score).limit(9)
+    lowest = review._lowest(9)
     compiled = lowest.compile(session.connection(), compile_kwargs={"literal_binds": True})
     prefix = "EXPLAIN QUERY PLAN" if session.get_bind().dialect.name == "sqlite" else "EXPLAIN"
     plan = "\n".join(str(row) for row in session.connection().exec_driver_sql(f"{prefix} {compiled}"))
