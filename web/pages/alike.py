@@ -62,10 +62,16 @@ def show_likeness(view: View, one: Likeness, place: int, *, merge_with: str | No
 
 def _figures(one: Likeness) -> None:
     if one.probability is not None:
-        ui.label(f"{one.probability:.0%} likely the same").classes("text-subtitle1")
+        ui.label(_likely(one.probability)).classes("text-subtitle1")
         ui.linear_progress(one.probability, show_value=False).classes("w-36").props('aria-hidden="true" rounded')
     says = NOT_MEASURED if one.log_odds is None else f"log-odds {one.log_odds:+.1f}"
     ui.label(f"similarity {one.similarity:.2f}, {says}").classes("text-sm")
+
+
+def _likely(probability: float) -> str:
+    if probability < 0.01:
+        return "less than 1% likely the same"
+    return f"{min(probability, 0.99):.0%} likely the same"
 
 
 def _merge_button(view: View, keep: str, one: Likeness) -> None:

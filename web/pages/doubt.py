@@ -31,6 +31,7 @@ _REASONS = {
     "new": "nothing fitted well enough, so it became a vehicle of its own",
     "linked": "of all that could have come here, the other fitted best",
     "joined": "the sight of the same camera broke off and seemed to go on",
+    "undo": "a correction was taken back, so what had been decided before stands again",
     "returned": "a vehicle that had been away for long seemed to come back",
 }
 
@@ -42,18 +43,13 @@ def show_doubt(view: View, link: DoubtfulLink) -> None:
     with ui.row().classes("items-baseline gap-3 w-full"):
         ui.label(taken).classes("text-h6")
         ui.label(f"{link.probability:.0%} likely to be one").classes("text-subtitle1")
-    with ui.element("div").classes("grid grid-cols-2 gap-3 w-full"):
-        _side(view, link.other_tracklet_id, link.other_vehicle_id, link.other_camera, link.other_started_at)
-        _side(view, link.tracklet_id, link.vehicle_id, link.camera, link.started_at)
-    bands = sorted({*link.crop_images, *link.other_crop_images})
-    for band in bands:
-        name = band.replace("_", " ")
-        ui.label(name).classes("text-xs uppercase tracking-wide")
-        with ui.element("div").classes("grid grid-cols-2 gap-3 w-full items-start"):
-            _crop(view, link.other_crop_images.get(band), f"{name} at {link.other_camera}")
-            _crop(view, link.crop_images.get(band), f"{name} at {link.camera}")
-    if not bands:
-        ui.label("No picture of either was kept.").classes("text-sm")
+    with ui.element("div").classes("grid grid-cols-2 gap-3 w-full items-start"):
+        with ui.column().classes("gap-2 min-w-0"):
+            _side(view, link.other_tracklet_id, link.other_vehicle_id, link.other_camera, link.other_started_at)
+            _crops(view, link.other_crop_images, set(link.crop_images), link.other_camera)
+        with ui.column().classes("gap-2 min-w-0"):
+            _side(view, link.tracklet_id, link.vehicle_id, link.camera, link.started_at)
+            _crops(view, link.crop_images, set(link.other_crop_images), link.camera)
     with ui.column().classes("gap-1 w-full"):
         for line in reasons(link):
             ui.label(line).classes("text-sm")
@@ -69,9 +65,13 @@ def reasons(link: DoubtfulLink) -> list[str]:
     if link.modality_pair is not None:
         first, _, second = link.modality_pair.replace("_", " ").partition("~")
         lines.append(f"Compared: {first} with {second}." if second else f"Compared: {first}.")
-    if link.margin is not None:
-        next_best = "hardly better than the next best" if link.margin < 1 else "clear of the next best"
-        lines.append(f"Margin: {link.margin:+.1f} in log-odds, {next_best}.")
+    if link.kind == "near miss" and link.margin is not None:
+        if link.margin > 0:
+            lines.append(f"Margin: another {link.margin:.1f} in log-odds would have linked it to a vehicle.")
+        else:
+            lines.append("Margin: by itself it was near enough; together with all other sights it was not.")
+    elif link.margin is not None:
+        lines.append(f"Margin: {link.margin:.1f} in log-odds ahead of the next best.")
     elif link.kind == "link":
         lines.append("Margin: there was no other candidate.")
     return lines
@@ -97,15 +97,17 @@ def _side(view: View, tracklet_id: str, vehicle_id: str, camera: str, started_at
             ui.link("similar", f"/search?tracklet={quote(tracklet_id, safe='')}").classes("text-sm")
 
 
-def _crop(view: View, relative: str | None, alt: str) -> None:
-    with ui.element("div").classes("w-full rounded overflow-hidden flex justify-center items-center min-h-24"):
-        if relative is None:
-            ui.label("not seen in this band").classes("text-xs p-2 opacity-70")
-        else:
-            picture = ui.image(view.services.links.picture(relative)).classes("w-full max-h-80")
-            picture.props('fit="contain" no-spinner')
-            # Set and not parsed: a camera's name may hold whatever somebody wrote into it.
-            picture.props["alt"] = alt
+def _crops(view: View, crop_images: dict[str, str], of_other: set[str], camera: str) -> None:
+    """One picture of each band; bands that both sides have come first, so that they stand beside each other."""
+    if not crop_images:
+        ui.label("no picture was kept").classes("text-sm")
+    for band in sorted(crop_images, key=lambda one: (one not in of_other, one)):
+        name = band.replace("_", " ")
+        picture = ui.image(view.services.links.picture(crop_images[band])).classes("w-full h-44 sm:h-72 rounded")
+        picture.props('fit="contain" no-spinner')
+        # Set and not parsed: a camera's name may hold whatever somebody wrote into it.
+        picture.props["alt"] = f"{name} at {camera}"
+        ui.label(name).classes("text-xs self-center")
 
 
 def _full(view: View, tracklet_id: str) -> None:

@@ -217,7 +217,7 @@ class _Bench:
                     )
 
 
-def _tell(text: str, kind: Literal["positive", "negative", "info"] = "info") -> None:
+def _tell(text: str, kind: Literal["positive", "negative"] | None = None) -> None:
     # Beside the buttons, which the next key or click is for.
     ui.notify(text, type=kind, position="bottom-right", close_button=kind == "negative")
 

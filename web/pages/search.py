@@ -32,6 +32,8 @@ document.addEventListener('paste', (event) => {
   if (files.length && uploader) { uploader.$refs.qRef.addFiles(files.slice(0, 1)); event.preventDefault(); }
 });
 """
+#: On a phone answers stand below the form: whoever has sent a picture is led there.
+_TO_RESULTS = "if (window.innerWidth < 768) getHtmlElement(%d).scrollIntoView({behavior: 'smooth', block: 'center'});"
 
 
 @page("/search", "Search")
@@ -116,6 +118,8 @@ class _Desk:
             self._class = ui.input("Class", placeholder="any, or car, truck, bus …").classes("w-full")
             self._start = ui.input("From").props('type="datetime-local" stack-label').classes("w-full")
             self._end = ui.input("Until").props('type="datetime-local" stack-label').classes("w-full")
+            for chosen in (self._band, self._camera):
+                chosen.on_value_change(self._filtered)
             for field in (self._class, self._start, self._end):
                 field.on("keydown.enter", self.ask)
             self._button = ui.button("Search", icon="image_search", on_click=self.ask).classes("w-full")
@@ -142,6 +146,7 @@ class _Desk:
         self._query = _Query(image, WHOLE, searching.band_guess(image))
         await self._show_sent(image)
         await self.ask()
+        ui.run_javascript(_TO_RESULTS % self._results.id)
 
     def _refuse(self, reason: str) -> None:
         self._fault.clear()
@@ -158,15 +163,17 @@ class _Desk:
                 .props('alt="The picture that is searched by"')
             )
             ui.label("Drag over the picture to cut one vehicle out, or set its edges:").classes("text-sm")
-            self._across = _edges("left and right")
-            self._down = _edges("top and bottom")
+            # Room for the sliders' handles, which stand over their ends.
+            with ui.column().classes("w-full gap-0 px-3"):
+                self._across = _edges("left and right")
+                self._down = _edges("top and bottom")
             for edges in (self._across, self._down):
                 edges.on("change", self._edged)
             ui.label("Which band was it taken in?").classes("text-subtitle2")
             ui.radio(_named_bands(), value=self._query.modality.value, on_change=self._choose_band).props("dense")
             ui.label(_guess_words(self._query.modality)).classes("text-sm")
 
-    def _mouse(self, event: events.MouseEventArguments) -> None:
+    async def _mouse(self, event: events.MouseEventArguments) -> None:
         image = self._query.image
         if image is None:
             return
@@ -184,11 +191,14 @@ class _Desk:
             is_click = event.type == "mouseup" and (x2 - x1 < 0.01 or y2 - y1 < 0.01)
             self._query.part = WHOLE if is_click else Part(max(x1, 0), max(y1, 0), min(x2, 1), min(y2, 1))
             self._show_part()
+            if event.type == "mouseup":
+                await self.ask()
 
-    def _edged(self) -> None:
+    async def _edged(self) -> None:
         across, down = self._across.value, self._down.value
         self._query.part = Part(across["min"] / 100, down["min"] / 100, across["max"] / 100, down["max"] / 100)
         self._show_part()
+        await self.ask()
 
     def _show_part(self) -> None:
         image, part = self._query.image, self._query.part
@@ -204,8 +214,13 @@ class _Desk:
         self._across.value = {"min": round(part.left * 100), "max": round(part.right * 100)}
         self._down.value = {"min": round(part.top * 100), "max": round(part.bottom * 100)}
 
-    def _choose_band(self, event: events.ValueChangeEventArguments[Any]) -> None:
+    async def _choose_band(self, event: events.ValueChangeEventArguments[Any]) -> None:
         self._query.modality = Modality(event.value)
+        await self.ask()
+
+    async def _filtered(self) -> None:
+        if self._query.image is not None or self._stop is not None:
+            await self.ask()
 
     def _chosen(self) -> LikenessFilter:
         return LikenessFilter(
