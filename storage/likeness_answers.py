@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
     from storage.likeness_bands import Band, LikenessFilter
@@ -162,34 +161,35 @@ def read_back(session: Session, near: Near, chosen: LikenessFilter) -> list[tupl
             EmbeddingRow.captured_at,
             EmbeddingRow.crop_image,
             TrackletRow.camera,
+            TrackletRow.started_at,
+            TrackletRow.ended_at,
+            TrackletRow.vehicle_class.label("tracklet_class"),
             VehicleRow.vehicle_id,
             VehicleRow.vehicle_class,
         )
         .join(TrackletRow, TrackletRow.tracklet_id == EmbeddingRow.tracklet_id)
         .join(AssignmentRow, (AssignmentRow.tracklet_id == EmbeddingRow.tracklet_id) & AssignmentRow.is_current)
         .join(VehicleRow, VehicleRow.vehicle_id == AssignmentRow.vehicle_id)
-        .where(EmbeddingRow.embedding_id.in_([hit.embedding_id for hit in near.hits]), *tracklet_conditions(chosen))
+        .where(EmbeddingRow.embedding_id.in_([hit.embedding_id for hit in near.hits]))
     )
     # By tracklet too: the number of a row that was removed may have come again.
-    known = {(row.embedding_id, row.tracklet_id): row for row in rows}
+    known = {(row.embedding_id, row.tracklet_id): row for row in rows if _passes(row, chosen)}
     hits = [(hit, known.get((hit.embedding_id, hit.tracklet_id))) for hit in near.hits]
     return [(hit, _likeness(hit, row, near.compared)) for hit, row in hits if row is not None]
 
 
-def tracklet_conditions(chosen: LikenessFilter) -> list[ColumnElement[bool]]:
-    """What a filter asks of a tracklet's row."""
-    conditions: list[ColumnElement[bool]] = []
-    if chosen.start is not None:
-        conditions.append(TrackletRow.ended_at >= chosen.start)
-    if chosen.end is not None:
-        conditions.append(TrackletRow.started_at < chosen.end)
-    if chosen.camera is not None:
-        conditions.append(TrackletRow.camera == chosen.camera)
-    if chosen.vehicle_class is not None:
-        conditions.append(TrackletRow.vehicle_class == chosen.vehicle_class)
-    if chosen.visible is not None:
-        conditions.append(TrackletRow.camera.in_(chosen.visible))
-    return conditions
+def _passes(row: Any, chosen: LikenessFilter) -> bool:  # noqa: ANN401 - a row
+    """Whether a filter lets a tracklet through, by what the database says of it now.
+
+    Not asked in SQL: it would go by an index of cameras or times, and through all that was seen there.
+    """
+    return (
+        (chosen.start is None or row.ended_at >= chosen.start)
+        and (chosen.end is None or row.started_at < chosen.end)
+        and chosen.camera in (None, row.camera)
+        and chosen.vehicle_class in (None, row.tracklet_class)
+        and (chosen.visible is None or row.camera in chosen.visible)
+    )
 
 
 def _likeness(hit: Hit, row: Any, compared: int) -> Likeness:  # noqa: ANN401 - a row

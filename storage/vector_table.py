@@ -21,7 +21,7 @@ from storage.blobs import decode_vector
 from storage.engines import patient
 from storage.errors import StorageError
 from storage.likeness import LOOKS_PER_VEHICLE, LikenessIndex
-from storage.likeness_answers import looks_of, tracklet_conditions
+from storage.likeness_answers import looks_of
 from storage.likeness_bands import CENTRE_VECTORS, MIN_CENTRE_VECTORS, LikenessFilter
 from storage.models import EmbeddingRow, TrackletRow
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
-    from sqlalchemy import Select
+    from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
 
     from storage.likeness_answers import Likeness, Query
@@ -243,7 +243,7 @@ def _near(session: Session, query: Query, centres: Centres, chosen: LikenessFilt
     for modality in sorted(centres.vectors) if chosen.modality is None else [chosen.modality]:
         is_band = (_TABLE.c.model_id == query.model_id) & (_TABLE.c.modality == modality)
         statement = select(_TABLE.c.embedding_id).where(is_band).order_by(distance).limit(wanted)
-        conditions = tracklet_conditions(chosen)
+        conditions = _conditions(chosen)
         if conditions:
             statement = (
                 statement.join(EmbeddingRow, EmbeddingRow.embedding_id == _TABLE.c.embedding_id)
@@ -252,6 +252,21 @@ def _near(session: Session, query: Query, centres: Centres, chosen: LikenessFilt
             )
         found += _walked(session, statement, wanted)
     return found
+
+
+def _conditions(chosen: LikenessFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if chosen.start is not None:
+        conditions.append(TrackletRow.ended_at >= chosen.start)
+    if chosen.end is not None:
+        conditions.append(TrackletRow.started_at < chosen.end)
+    if chosen.camera is not None:
+        conditions.append(TrackletRow.camera == chosen.camera)
+    if chosen.vehicle_class is not None:
+        conditions.append(TrackletRow.vehicle_class == chosen.vehicle_class)
+    if chosen.visible is not None:
+        conditions.append(TrackletRow.camera.in_(chosen.visible))
+    return conditions
 
 
 def _walked(session: Session, statement: Select[Any], wanted: int) -> list[int]:
