@@ -66,9 +66,13 @@ def test_a_person_logs_in_and_nobody_elses_script_runs(tmp_path: Path) -> None:
         assert page.context.cookies() == []
         page.goto(f"{address}/health")
         _log_in(page, address)
+        page.goto(address)
+        page.get_by_text("Latest sightings").wait_for()
         with database.transaction() as session:
             accounts.remove_account(session, "mira")
             accounts.add_account(session, "vic", "no hash", role=Role.VIEWER, at=datetime.now(UTC))
+        # The page that is still open asks for news by itself.
+        page.get_by_text("your login has ended").first.wait_for()
         page.goto(f"{address}/health")
         assert page.url.startswith(f"{address}/login")
     database.close()
