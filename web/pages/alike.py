@@ -49,9 +49,9 @@ def show_likeness(view: View, one: Likeness, place: int, *, merge_with: str | No
             ui.link(f"{one.vehicle_class} {one.vehicle_id[:8]}", vehicle).classes("text-subtitle1")
             ui.label(f"{one.camera} · {view.time(one.captured_at, '%Y-%m-%d %H:%M:%S')}").classes("text-sm")
             ui.badge(band).props("outline")
-        with ui.column().classes("gap-0 basis-40"):
+        with ui.column().classes("gap-0 basis-52"):
             _figures(one)
-        with ui.row().classes("gap-1"):
+        with ui.column().classes("gap-0 items-start"):
             again = f"/search?tracklet={quote(one.tracklet_id, safe='')}"
             ui.button("Search with this", icon="image_search", on_click=lambda: ui.navigate.to(again)).props(
                 "flat dense no-caps"
@@ -70,7 +70,7 @@ def _figures(one: Likeness) -> None:
 
 def _likely(probability: float) -> str:
     if probability < 0.01:
-        return "less than 1% likely the same"
+        return "under 1% likely the same"
     return f"{min(probability, 0.99):.0%} likely the same"
 
 

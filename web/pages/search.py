@@ -93,7 +93,7 @@ class _Desk:
                 .classes("w-full")
             )
             self._uploader = uploader
-            self._fault = ui.column().classes("w-full").props('role="alert"')
+            self._fault = ui.column().classes("w-full")
         self._sent = ui.column().classes("w-full gap-2")
         ui.context.client.on_connect(lambda: ui.run_javascript(_PASTE % uploader.id))
 
