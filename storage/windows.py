@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Subquery
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import InstrumentedAttribute, Session
 
 _Chosen = Select[*tuple[Any, ...]]
 _Column = ColumnElement[Any] | InstrumentedAttribute[Any]
@@ -74,14 +74,19 @@ def in_window(
     conditions: list[ColumnElement[bool]] = []
     if end is not None:
         conditions.append(TrackletRow.started_at < end)
-    if camera is not None:
-        conditions.append(TrackletRow.camera == camera)
+
+    def of_camera(column: ColumnElement[str] | InstrumentedAttribute[str]) -> list[ColumnElement[bool]]:
+        return [] if camera is None else [column == camera]
+
     if start is None:
-        return select(*columns).where(*conditions)
+        return select(*columns).where(*of_camera(TrackletRow.camera), *conditions)
     conditions.append(TrackletRow.ended_at >= start)
     began_lately = TrackletRow.started_at >= start - timedelta(seconds=LONG_S)
     is_long = text(LONG_SQLITE if session.get_bind().dialect.name == "sqlite" else LONG_POSTGRESQL)
-    both = union(select(*columns).where(began_lately, *conditions), select(*columns).where(is_long, *conditions))
+    lately = select(*columns).where(began_lately, *of_camera(TrackletRow.camera), *conditions)
+    # With the bare column SQLite would go by the camera, and read half of all it ever saw.
+    long = select(*columns).where(is_long, *of_camera(TrackletRow.camera.concat("")), *conditions)
+    both = union(lately, long)
     return select(*both.subquery().c)
 
 

@@ -1,0 +1,223 @@
+"""Vehicles of a time window, page by page: the right ones, found by indexes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event, text
+
+from storage.models import LONG_S
+from storage.trajectories import count_vehicles, vehicles
+from storage.writer import Writer
+from tests.storage.storage_builders import START, after, assignment, embedding, path, store, tracklet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.orm import Session
+
+    from storage.database import Database
+
+pytest_plugins = ("tests.storage.storage_fixtures",)
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    with database.transaction() as opened:
+        yield opened
+
+
+def _ids(session: Session, **question: Any) -> list[str]:  # noqa: ANN401 - filters
+    return [vehicle.vehicle_id for vehicle in vehicles(session, **question)]
+
+
+# The right ones.
+
+
+@pytest.mark.parametrize("lasted", [LONG_S - 1, LONG_S, LONG_S + 1, 10 * LONG_S])
+def test_what_began_long_before_the_window_is_in_it_while_it_lasts(session: Session, lasted: float) -> None:
+    store(session, tracklet(start=0, end=lasted), "v1")
+    for camera in (None, "gate"):
+        assert _ids(session, camera=camera, start=after(lasted), end=after(lasted + 60)) == ["v1"]
+        assert _ids(session, camera=camera, start=after(lasted - 0.5), end=after(lasted)) == ["v1"]
+        assert _ids(session, camera=camera, start=after(lasted + 0.5), end=after(lasted + 60)) == []
+        assert _ids(session, camera=camera, start=after(-60), end=START) == []
+
+
+_MOMENTS = st.integers(0, 3).map(lambda number: number * (LONG_S - 1))
+_STAYS = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from(["gate", "bridge"]), _MOMENTS, _MOMENTS), max_size=6
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    stays=_STAYS,
+    start=st.none() | _MOMENTS,
+    end=st.none() | _MOMENTS,
+    camera=st.none() | st.just("gate"),
+    visible=st.none() | st.just(["gate"]) | st.just(["gate", "bridge"]),
+)
+def test_a_window_has_the_vehicles_that_were_in_view_in_it(
+    memory: Database,
+    stays: list[tuple[str, str, int, int]],
+    start: int | None,
+    end: int | None,
+    camera: str | None,
+    visible: list[str] | None,
+) -> None:
+    with memory.transaction() as session:
+        for number, (vehicle_id, at, began, lasted) in enumerate(stays):
+            store(session, tracklet(at, number, start=began, end=began + lasted), vehicle_id)
+        question: dict[str, Any] = {
+            "start": None if start is None else after(start),
+            "end": None if end is None else after(end),
+            "camera": camera,
+            "visible": visible,
+        }
+        found, counted = _ids(session, **question), count_vehicles(session, **question)
+        for table in ("assignments", "vehicles", "embeddings", "sightings", "tracklets"):
+            session.execute(text(f"DELETE FROM {table}"))
+    seen = [stay for stay in stays if visible is None or stay[1] in visible]
+    if camera is None and None in (start, end):
+        # By the whole of what a vehicle did: from its first sight to its last.
+        seen = [_span(vehicle_id, [stay for stay in seen if stay[0] == vehicle_id]) for vehicle_id, *_ in seen]
+    wanted = {
+        vehicle_id
+        for vehicle_id, at, began, lasted in seen
+        if camera in (None, at) and (start is None or began + lasted >= start) and (end is None or began < end)
+    }
+    assert set(found) == wanted
+    assert counted == len(found) == len(wanted)
+
+
+def _span(vehicle_id: str, own: list[tuple[str, str, int, int]]) -> tuple[str, str, int, int]:
+    first = min(began for _, _, began, _ in own)
+    return vehicle_id, "", first, max(began + lasted for _, _, began, lasted in own) - first
+
+
+@pytest.mark.parametrize("visible", [None, ["gate"]])
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_pages_put_together_are_the_whole_list(session: Session, newest_first: bool, visible: list[str] | None) -> None:
+    # Three of each moment: the id decides.
+    for number in range(9):
+        store(session, tracklet(number=number, start=number // 3, end=number // 3 + 1), f"v{number * 4 % 9}")
+    question: dict[str, Any] = {"newest_first": newest_first, "visible": visible}
+    whole = vehicles(session, **question)
+    keys = [(one.last_seen if newest_first else one.first_seen, one.vehicle_id) for one in whole]
+    assert len(whole) == 9
+    assert all(first > then if newest_first else first < then for first, then in pairwise(keys))
+    last, leafed = None, []
+    while page := vehicles(session, after=last, limit=2, **question):
+        leafed += page
+        last = (page[-1].last_seen if newest_first else page[-1].first_seen, page[-1].vehicle_id)
+    assert leafed == whole
+    assert vehicles(session, offset=7, limit=5, **question) == whole[7:]
+
+
+def test_class_and_band_choose(session: Session) -> None:
+    store(session, tracklet(number=1, vehicle_class="bus"), "v1")
+    of = tracklet(number=2)
+    Writer(session).store_sighting(of, path(of), [embedding(of, modality="thermal", crop_image="warm.jpg")])
+    Writer(session).assign(assignment(of.tracklet_id, "v2"))
+    for visible in (None, ["gate"]):
+        assert _ids(session, vehicle_class="bus", visible=visible) == ["v1"]
+        assert _ids(session, modality="thermal", visible=visible) == ["v2"]
+        assert count_vehicles(session, modality="thermal", vehicle_class="bus", visible=visible) == 0
+    assert vehicles(session, modality="thermal")[0].crop_images == {"thermal": "warm.jpg"}
+
+
+# What may not be seen.
+
+
+def test_what_happened_at_hidden_cameras_is_not_told(session: Session) -> None:
+    store(session, tracklet("gate", 1, start=10, end=11), "v1")
+    store(session, tracklet("bridge", 2, start=0, end=90), "v1")
+    store(session, tracklet("bridge", 3), "v2")
+    (found,) = vehicles(session, visible=["gate"])
+    assert (found.vehicle_id, found.first_seen, found.last_seen) == ("v1", after(10), after(11))
+    assert (found.cameras, found.tracklets) == (("gate",), 1)
+    assert found.crop_images == {"visible": "gate/s1/1.jpg"}
+    assert _ids(session, visible=["gate"], start=after(20)) == []
+    assert _ids(session, visible=["gate"], camera="bridge") == []
+    assert _ids(session, visible=["gate"], min_cameras=2) == []
+    assert _ids(session, visible=[]) == []
+
+
+# By indexes.
+
+
+_WINDOW = {"start": after(86400), "end": after(87000)}
+#: Of each question an index that answers it.
+_INDEXED: list[tuple[dict[str, Any], str]] = [
+    (_WINDOW, "ix_tracklets_started_at"),
+    (_WINDOW, "ix_tracklets_long"),
+    (_WINDOW | {"camera": "gate"}, "ix_tracklets_long"),
+    ({"limit": 50}, "ix_vehicles_first_seen"),
+    ({"limit": 50, "newest_first": True}, "ix_vehicles_last_seen"),
+    ({"limit": 50, "after": (after(86400), "v1")}, "ix_vehicles_first_seen"),
+]
+#: Of so few rows PostgreSQL goes by another; benchmarks/query_plans.py asks it among many.
+_INDEXED_BY_SQLITE: list[tuple[dict[str, Any], str]] = [
+    (_WINDOW | {"camera": "gate"}, "ix_tracklets_camera_started_at (camera=? AND started_at>? AND started_at<?)"),
+    ({"limit": 50, "modality": "thermal", "min_cameras": 2}, "ix_vehicles_first_seen"),
+]
+
+
+@pytest.mark.parametrize(("question", "index"), _INDEXED)
+def test_vehicles_are_found_by_an_index(session: Session, question: dict[str, Any], index: str) -> None:
+    _store_days(session)
+    assert index in _plans(session, question)[0]
+
+
+@pytest.mark.parametrize(("question", "index"), _INDEXED_BY_SQLITE)
+def test_sqlite_finds_vehicles_by_an_index(memory: Database, question: dict[str, Any], index: str) -> None:
+    with memory.transaction() as session:
+        _store_days(session)
+        plans = _plans(session, question)
+        session.rollback()
+    assert index in plans[0]
+
+
+@pytest.mark.parametrize("camera", [None, "gate"])
+def test_no_table_is_read_whole_for_a_window(memory: Database, camera: str | None) -> None:
+    with memory.transaction() as session:
+        _store_days(session)
+        plans = "\n".join(_plans(session, _WINDOW | {"camera": camera}))
+        session.rollback()
+    assert "SEARCH tracklets" in plans
+    assert not [table for table in ("tracklets", "vehicles", "assignments", "embeddings") if f"SCAN {table}" in plans]
+    # Neither is half of a camera's: from its first tracklet to the window's end.
+    assert "(camera=? AND started_at<?)" not in plans
+
+
+def _store_days(session: Session) -> None:
+    for number in range(40):
+        lasts = 2 * LONG_S if number % 10 == 0 else 30
+        store(session, tracklet(number=number, start=number * 3600, end=number * 3600 + lasts), f"v{number}")
+
+
+def _plans(session: Session, question: dict[str, Any]) -> list[str]:
+    """What the database says of how it answers each statement."""
+    statements: list[tuple[str, Any]] = []
+
+    def seen(_connection: object, _cursor: object, statement: str, parameters: Any, *_rest: object) -> None:  # noqa: ANN401
+        statements.append((statement, parameters))
+
+    connection = session.connection()
+    event.listen(connection.engine, "before_cursor_execute", seen)
+    vehicles(session, **question)
+    event.remove(connection.engine, "before_cursor_execute", seen)
+    is_sqlite = connection.dialect.name == "sqlite"
+    if not is_sqlite:
+        # Of so few rows it would read all.
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    explain = "EXPLAIN QUERY PLAN" if is_sqlite else "EXPLAIN"
+    return [
+        "\n".join(str(row) for row in connection.exec_driver_sql(f"{explain} {statement}", parameters))
+        for statement, parameters in statements
+    ]
