@@ -152,9 +152,8 @@ def _head(view: View, path: str) -> None:
     ui.add_css(_STATIC / "page.css")
     ui.colors(primary="#1554a8", negative="#b3261e", positive="#1b7f4b", warning="#a15c00")
     dark = ui.dark_mode(value=None)
-    skip = ui.link("To the content", "#main").classes("skip-link")
-    skip.props["tabindex"] = "0"
     with ui.header(elevated=False).classes("page-head items-center justify-between gap-2 no-wrap"):
+        ui.link("To the content", "#main").classes("skip-link")
         ui.link("Vehicle tracker", "/").classes("page-name")
         with ui.element("nav").classes("page-nav flex").props('aria-label="Views"'):
             for name, address, icon, _ in VIEWS:

@@ -1,0 +1,197 @@
+"""The page in a real browser: all seven views at both widths, a search by picture, a merge and its undo.
+
+`PICTURES=docs/pictures` keeps what the views looked like.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from storage.crop_store import CropStore
+from storage.database import Database
+from storage.history import corrections
+from storage.trajectories import trajectory, vehicles
+from streamer.config import load_site
+from tests.web.browser import Witness, chromium, demo_site, page_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Page
+
+    from streamer.config import SiteConfig
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+SIZES = {1280: 800, 390: 844}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def site_file(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """After the browser, so that nothing is computed where there is none."""
+    assert browser.is_connected()
+    return demo_site(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="module")
+def site(site_file: Path) -> SiteConfig:
+    return load_site(site_file)
+
+
+@pytest.fixture(scope="module")
+def address(site_file: Path) -> Iterator[str]:
+    with page_server(site_file) as found:
+        yield found
+
+
+@pytest.fixture(params=list(SIZES))
+def width(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture
+def page(browser: Browser, width: int) -> Iterator[Page]:
+    """A browser that has never been here, and at the end did nothing that it should not do."""
+    context = browser.new_context(viewport={"width": width, "height": SIZES[width]}, color_scheme="light")
+    context.set_default_timeout(20_000)
+    opened = context.new_page()
+    witness = Witness(opened)
+    yield opened
+    context.close()
+    assert witness.faults == []
+
+
+def _picture(page: Page, name: str) -> None:
+    folder = os.environ.get("PICTURES")
+    if folder is not None:
+        assert page.viewport_size is not None
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.wait_for_timeout(700)
+        page.screenshot(path=Path(folder) / f"{name}-{page.viewport_size['width']}.jpg", quality=80, type="jpeg")
+
+
+def _far(site: SiteConfig) -> str:
+    """The vehicle that was seen most often."""
+    database = Database.open(site.database, must_exist=True)
+    with database.snapshot() as session:
+        found = max(vehicles(session), key=lambda one: (len(one.cameras), one.vehicle_id))
+    database.close()
+    return found.vehicle_id
+
+
+def _goes_in(page: Page, title: str) -> None:
+    expect(page.get_by_role("heading", name=title, level=1)).to_be_visible()
+    # Nothing lies beside the page, at whatever width.
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_all_views_stand(page: Page, address: str, site: SiteConfig) -> None:
+    page.goto(address + "/")
+    _goes_in(page, "Live")
+    for camera in site.cameras:
+        expect(page.get_by_role("link", name=f"Vehicles at {camera.id}")).to_be_visible()
+    expect(page.get_by_label("Latest sightings").get_by_role("img").first).to_be_visible()
+    _picture(page, "live")
+
+    page.get_by_role("navigation").get_by_role("link", name="Vehicles").click()
+    _goes_in(page, "Vehicles")
+    vehicle = _far(site)
+    row = page.locator(f'a[href*="{vehicle}"]')
+    expect(row).to_be_visible()
+    _picture(page, "vehicles")
+
+    row.click()
+    _goes_in(page, "Vehicle")
+    expect(page.get_by_role("group", name="Site plan").locator(".way").first).to_be_visible()
+    _picture(page, "vehicle")
+
+    for name, wanted in (
+        ("Search", "Drop a picture"),
+        ("Review", "Who did what"),
+        ("Watch", "nobody is told"),
+        ("Health", "Nothing needs attention"),
+    ):
+        page.get_by_role("navigation").get_by_role("link", name=name).click()
+        _goes_in(page, name)
+        expect(page.get_by_text(re.compile(wanted, re.IGNORECASE)).first).to_be_visible()
+        _picture(page, name.lower())
+
+
+def test_a_picture_finds_its_vehicle_in_every_band(page: Page, address: str, site: SiteConfig) -> None:
+    vehicle = _far(site)
+    database = Database.open(site.database, must_exist=True)
+    with database.snapshot() as session:
+        stop = next(stop for stop in trajectory(session, vehicle).stops if "visible" in stop.crop_images)
+    database.close()
+    picture = CropStore(site.crops_dir).path(stop.crop_images["visible"])
+    page.goto(f"{address}/search")
+    page.locator('input[type="file"]').set_input_files(picture)
+    page.get_by_role("button", name="Search", exact=True).click()
+    first = page.locator('main a[href*="/vehicles/"]').first
+    expect(first).to_have_attribute("href", re.compile(vehicle))
+    # Infrared looks are ranked beside visible ones.
+    expect(page.get_by_text("thermal", exact=True).first).to_be_visible()
+    _picture(page, "search-found")
+
+
+def test_a_merge_is_made_and_taken_back(page: Page, address: str, site: SiteConfig) -> None:
+    database = Database.open(site.database, must_exist=True)
+    with database.snapshot() as session:
+        before = {one.vehicle_id: one.tracklets for one in vehicles(session)}
+        tracklet = trajectory(session, _far(site)).stops[0].tracklet_id
+        done_before = len(corrections(session))
+    page.goto(f"{address}/search?tracklet={tracklet}")
+    page.get_by_role("button", name="These are one: merge").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Merge").click()
+    undo = page.get_by_role("button", name="Merged: undo")
+    expect(undo).to_be_visible()
+    with database.snapshot() as session:
+        assert len(vehicles(session)) == len(before) - 1
+    undo.click()
+    expect(undo).to_be_hidden()
+    with database.snapshot() as session:
+        assert {one.vehicle_id: one.tracklets for one in vehicles(session)} == before
+        latest = corrections(session)
+    assert [one.kind for one in latest[:2]] == ["undo", "merge"]
+    assert len(latest) == done_before + 2
+    database.close()
+    page.goto(f"{address}/review")
+    expect(page.get_by_text("merge by").first).to_be_visible()
+    _picture(page, "review-done")
+
+
+def test_what_is_not_there_is_said_in_the_page(page: Page, address: str) -> None:
+    page.goto(f"{address}/vehicles/nobody")
+    expect(page.get_by_role("alert").get_by_text("not known")).to_be_visible()
+    page.goto(f"{address}/vehicles?camera=cam1_rgb&start=2031-01-01T00:00:00")
+    expect(page.get_by_text(re.compile("no vehicle", re.IGNORECASE)).first).to_be_visible()
+
+
+def test_it_goes_by_keyboard_and_in_the_dark(page: Page, address: str, width: int) -> None:
+    page.goto(address + "/")
+    _goes_in(page, "Live")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    page.keyboard.press("g")
+    page.keyboard.press("h")
+    _goes_in(page, "Health")
+    page.get_by_role("button", name="Light or dark").click()
+    expect(page.locator("body.body--dark")).to_be_visible()
+    page.reload()
+    expect(page.locator("body.body--dark")).to_be_visible()
+    if width == max(SIZES):
+        page.goto(address + "/")
+        _goes_in(page, "Live")
+        _picture(page, "live-dark")
