@@ -39,12 +39,12 @@ def show_likeness(view: View, one: Likeness, place: int, *, merge_with: str | No
     """
     band = one.modality.replace("_", " ")
     with ui.card().classes("w-full p-2").props("flat bordered"), ui.row().classes("w-full items-center gap-3"):
-        ui.label(str(place)).classes("text-h6 w-8 text-right shrink-0")
+        ui.label(str(place)).classes("text-h6 w-6 text-right shrink-0")
         if one.crop_image is None:
             ui.icon("no_photography", size="3rem").props('aria-label="the picture was not kept"')
         else:
-            frame.thumbnail(view, one.crop_image, alt=f"{one.vehicle_class} at {one.camera}, {band}", size=112)
-        with ui.column().classes("gap-0 grow basis-48 min-w-0"):
+            frame.thumbnail(view, one.crop_image, alt=f"{one.vehicle_class} at {one.camera}, {band}", size=88)
+        with ui.column().classes("gap-0 grow basis-36 min-w-0"):
             vehicle = f"/vehicles/{quote(one.vehicle_id, safe='')}?at={quote(one.tracklet_id, safe='')}"
             ui.link(f"{one.vehicle_class} {one.vehicle_id[:8]}", vehicle).classes("text-subtitle1")
             ui.label(f"{one.camera} · {view.time(one.captured_at, '%Y-%m-%d %H:%M:%S')}").classes("text-sm")
