@@ -114,10 +114,12 @@ def stops(session: Session, *, visible: Collection[str] | None = None) -> Iterat
     )
     if visible is not None:
         statement = statement.where(TrackletRow.camera.in_(visible))
-    for vehicle_id, vehicle_class, seen, said in session.execute(statement, execution_options={"yield_per": _BATCH}):
-        times = (seen.started_at, seen.ended_at)
-        sure = probability(halved(said.score, said.evidence))
-        yield StopRow(vehicle_id, vehicle_class, seen.tracklet_id, seen.camera, *times, said.reason, sure)
+    # Closed as well where nobody takes the last row.
+    with session.execute(statement, execution_options={"yield_per": _BATCH}) as rows:
+        for vehicle_id, vehicle_class, seen, said in rows:
+            times = (seen.started_at, seen.ended_at)
+            sure = probability(halved(said.score, said.evidence))
+            yield StopRow(vehicle_id, vehicle_class, seen.tracklet_id, seen.camera, *times, said.reason, sure)
 
 
 def ways(rows: Iterable[StopRow]) -> Iterator[Way]:

@@ -134,8 +134,9 @@ def test_a_trajectory_has_the_same_geojson_as_its_way(session: Session) -> None:
 
 
 def test_a_camera_that_is_nowhere_on_the_earth_is_named(session: Session) -> None:
+    ways = list(tables.ways(tables.stops(session)))
     with pytest.raises(StorageError, match=r"^geojson: camera bridge has no lat and lon in the site file"):
-        tables.geojson(tables.ways(tables.stops(session)), {"gate": (48.1, 11.5)})
+        tables.geojson(ways, {"gate": (48.1, 11.5)})
 
 
 def test_stops_at_hidden_cameras_are_not_told(session: Session) -> None:
