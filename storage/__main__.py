@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -130,8 +131,9 @@ def _export_labels(session: Session, folder: Path, source: CropStore) -> list[tu
 def _export_geojson(session: Session, path: Path) -> tuple[str | int, ...]:
     from storage import tables
 
-    found = tables.ways(tables.stops(session))
-    return ("geojson", str(path), tables.write_geojson(found, tables.places(session), path), 0)
+    places = tables.places(session)
+    with closing(tables.stops(session)) as rows:
+        return ("geojson", str(path), tables.write_geojson(tables.ways(rows), places, path), 0)
 
 
 def _export_parquet(session: Session, path: Path) -> tuple[str | int, ...]:

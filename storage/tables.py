@@ -21,7 +21,7 @@ from storage.models import AssignmentRow, CameraRow, TrackletRow, VehicleRow
 from storage.paths import PathPoints
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -99,7 +99,7 @@ class _Way:
     stops: Sequence[StopRow]
 
 
-def stops(session: Session, *, visible: Collection[str] | None = None) -> Iterator[StopRow]:
+def stops(session: Session, *, visible: Collection[str] | None = None) -> Generator[StopRow, None, None]:
     """Every stay of every vehicle, as known now: by vehicle, then arrival.
 
     Args:
