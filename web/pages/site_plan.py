@@ -80,7 +80,7 @@ def site_plan(view: View, *, way: Sequence[Halt] = (), states: Mapping[str, Stat
     """
     site = view.services.site
     cameras = [camera for camera in site.cameras if view.caller.sees(camera.id)]
-    return ui.html(drawing(plan_of(site, cameras), way, states or {}), sanitize=False).classes("w-full")
+    return ui.html(drawing(plan_of(site, cameras), way, states or {}), sanitize=False).classes("plan-scroll")
 
 
 def plan_of(site: SiteConfig, cameras: Sequence[CameraConfig]) -> Plan:
