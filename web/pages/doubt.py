@@ -53,7 +53,7 @@ def show_doubt(view: View, link: DoubtfulLink) -> None:
     with ui.column().classes("gap-1 w-full"):
         for line in reasons(link):
             ui.label(line).classes("text-sm")
-    _full(view, link.tracklet_id)
+    show_explanation(view, link.tracklet_id)
 
 
 def reasons(link: DoubtfulLink) -> list[str]:
@@ -110,7 +110,9 @@ def _crops(view: View, crop_images: dict[str, str], of_other: set[str], camera: 
         ui.label(name).classes("text-xs self-center")
 
 
-def _full(view: View, tracklet_id: str) -> None:
+def show_explanation(view: View, tracklet_id: str) -> None:
+    """All that was decided on a tracklet, read when it is opened."""
+
     async def fill() -> None:
         if not why.value or place.default_slot.children:
             return

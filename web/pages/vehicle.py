@@ -2,12 +2,245 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
 from nicegui import ui
 
-from web.pages.frame import View, page
+from storage import corrections as desk
+from storage.accounts import Role
+from storage.errors import CorrectionError, StorageError
+from web import reviewing
+from web.pages.blocking import answered
+from web.pages.doubt import duration, show_explanation
+from web.pages.frame import View, page, thumbnail
+from web.pages.site_plan import Halt, site_plan
+from web.pages.time_line import time_line
+from web.way import Hop, Way, way_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from storage.history import Correction
+    from storage.trajectories import Stop
+
+_CROP = 176
 
 
 @page("/vehicles/{vehicle_id}", "Vehicle")
 async def vehicle(view: View, vehicle_id: str, at: str = "") -> None:
-    """One."""
-    ui.label(f"{vehicle_id} {at} {view.caller.person}")
+    """Its way on the plan and in time, then stop by stop; `at` names a tracklet that is brought into view."""
+    way = await answered(way_of, view.services, view.caller, vehicle_id)
+    _summary(view, way)
+    with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-[minmax(0,3fr)_minmax(0,2fr)] gap-4 w-full"):
+        with ui.element("section").classes("panel").props('aria-label="On the plan"'):
+            site_plan(view, way=_halts(way))
+        with ui.element("section").classes("panel").props('aria-label="In time"'):
+            time_line(view, way.trajectory.stops)
+    for number, hop in enumerate(way.hops, start=1):
+        _hop(view, way, number, hop)
+    if at:
+        chosen = next((number for number, hop in enumerate(way.hops, 1) if hop.stop.tracklet_id == at), None)
+        if chosen is not None:
+            ui.run_javascript(f"document.getElementById('stop-{chosen}')?.scrollIntoView({{block: 'center'}})")
+
+
+def _summary(view: View, way: Way) -> None:
+    found = way.trajectory
+    with ui.element("section").classes("panel w-full").props('aria-label="Summary"'):
+        with ui.row().classes("items-center gap-3 w-full"):
+            best: dict[str, str] = {}
+            for stop in found.stops:
+                for band, image in stop.crop_images.items():
+                    best.setdefault(band, image)
+            for band, image in sorted(best.items()):
+                thumbnail(view, image, alt=f"{found.vehicle_class}, {_spoken(band)}", size=88)
+            with ui.column().classes("gap-0 grow min-w-0"):
+                ui.label(f"{found.vehicle_class} {found.vehicle_id[:8]}").classes("text-h6")
+                seen = f"{view.time(found.first_seen, '%Y-%m-%d %H:%M:%S')} to {view.time(found.last_seen)}"
+                ui.label(f"{seen}, {_stops(len(found.stops))}").classes("soft")
+                ui.label(found.vehicle_id).classes("text-xs soft break-all")
+        with ui.row().classes("gap-1 mt-2"):
+            name = quote(found.vehicle_id, safe="")
+            if view.caller.may(Role.OPERATOR):
+                _link("Watch for it", "notification_add", f"/watch?vehicle={name}")
+                _merge_button(view, found.vehicle_id)
+            _link("What looks alike", "image_search", f"/search?tracklet={quote(found.stops[0].tracklet_id, safe='')}")
+            _link("JSON", "data_object", f"/v1/vehicles/{name}/trajectory")
+
+
+def _halts(way: Way) -> list[Halt]:
+    """The stops in order; stays at one camera that follow each other are one."""
+    stops = way.trajectory.stops
+    halts = [Halt(stops[0].camera)]
+    for left, reached in pairwise(stops):
+        if left.camera != reached.camera:
+            between = (reached.arrival - left.departure).total_seconds()
+            halts.append(Halt(reached.camera, duration(between) if between >= 0 else "in both"))
+    return halts
+
+
+def _hop(view: View, way: Way, number: int, hop: Hop) -> None:
+    stop = hop.stop
+    with ui.element("section").classes("panel w-full").props(f'id=stop-{number} aria-label="Stop {number}"'):
+        with ui.row().classes("items-baseline gap-3 w-full"):
+            ui.label(f"{number}. {stop.camera}").props('role="heading" aria-level="2"').classes("text-subtitle1")
+            ui.label(f"{view.time(stop.arrival)} to {view.time(stop.departure)}").classes("soft")
+            if stop.camera_trouble:
+                ui.label(f"the camera's picture was {stop.camera_trouble}").classes("bad")
+        with ui.element("div").classes(
+            "grid grid-cols-1 md:grid-cols-[auto_minmax(0,1fr)_minmax(0,22rem)] gap-4 w-full"
+        ):
+            _side_by_side(view, hop)
+            with ui.column().classes("gap-1 min-w-0"):
+                _sureness(hop)
+                ui.label(hop.reason)
+                for line in _figures(hop):
+                    ui.label(line).classes("text-sm soft")
+                show_explanation(view, stop.tracklet_id)
+                if view.caller.may(Role.OPERATOR):
+                    _deeds(view, way, stop)
+            _scene(view, hop)
+
+
+def _side_by_side(view: View, hop: Hop) -> None:
+    """The stop it was compared with on the left, this one on the right, in the bands that were compared."""
+    with ui.row().classes("gap-2 no-wrap items-start"):
+        if hop.other is not None:
+            _crop(view, hop.other, _band(hop, of_other=True))
+        _crop(view, hop.stop, _band(hop, of_other=False))
+
+
+def _band(hop: Hop, *, of_other: bool) -> str | None:
+    bands = (hop.stop.modality_pair or "").split("~")
+    return bands[-1 if of_other else 0] if len(bands) == 2 else None
+
+
+def _crop(view: View, stop: Stop, band: str | None) -> None:
+    image = stop.crop_images.get(band or "") or stop.crop_image
+    with ui.column().classes("gap-0 items-start"):
+        if image is None:
+            ui.icon("no_photography", size="3rem").classes("soft").props('aria-label="no picture was kept"')
+        else:
+            thumbnail(view, image, alt=f"The vehicle at {stop.camera}", size=_CROP)
+        bands = ", ".join(_spoken(one) for one in stop.modalities)
+        ui.label(f"{stop.camera}, {bands}").classes("text-xs soft")
+
+
+def _sureness(hop: Hop) -> None:
+    sure = hop.stop.probability
+    if sure is None:
+        return
+    with ui.row().classes("items-center gap-2 w-full no-wrap"):
+        ui.label(f"{sure:.0%}").classes("figure")
+        bar = ui.linear_progress(sure, show_value=False).classes("grow").props("rounded size=8px")
+        bar.props["aria-label"] = f"probability {sure:.0%}"
+
+
+def _figures(hop: Hop) -> list[str]:
+    stop = hop.stop
+    told = []
+    if stop.modality_pair is not None:
+        told.append(f"Compared: {_spoken(stop.modality_pair.replace('~', ' with '))}.")
+    if hop.similarity is not None:
+        told.append(f"Similarity of the looks: {hop.similarity:.2f}.")
+    if stop.transit_s is not None:
+        gap = stop.transit_s
+        told.append(f"Time between: {duration(gap)}." if gap >= 0 else f"In both views for {duration(-gap)}.")
+    if stop.margin is not None and stop.score is not None:
+        told.append(f"Ahead of the next best by {stop.margin:.1f} in log-odds.")
+    return told
+
+
+def _scene(view: View, hop: Hop) -> None:
+    """The context picture, with the vehicle's box where it is known."""
+    if hop.stop.context_image is None:
+        return
+    with ui.element("div").classes("relative w-full self-start"):
+        picture = ui.element("img").classes("w-full block rounded")
+        picture.props["src"] = view.services.links.picture(hop.stop.context_image)
+        picture.props["alt"] = f"The scene at {hop.stop.camera}"
+        picture.props["loading"] = "lazy"
+        if hop.box is not None:
+            left, top, right, bottom = (100 * side for side in hop.box)
+            ui.element("div").classes("scene-box").style(
+                f"left: {left:.2f}%; top: {top:.2f}%; width: {right - left:.2f}%; height: {bottom - top:.2f}%"
+            )
+
+
+def _deeds(view: View, way: Way, stop: Stop) -> None:
+    """What an operator may say of a stop."""
+    name = [stop.tracklet_id]
+    with ui.row().classes("gap-1"):
+        _deed(view, "Right: confirm", "check", "confirm", stop, lambda s, **by: desk.confirm(s, name, **by))
+        if len(way.hops) > 1:
+            _deed(
+                view, "Another vehicle: split", "call_split", "split", stop, lambda s, **by: desk.split(s, name, **by)
+            )
+
+
+def _deed(view: View, label: str, icon: str, action: str, stop: Stop, decide: Callable[..., Correction]) -> None:
+    def decided() -> Correction:
+        if not view.caller.may(Role.OPERATOR):
+            raise CorrectionError(f"{view.caller.person} is a {view.caller.role}: to decide is left to operators")
+        with view.services.deciding(view.caller, action, stop.tracklet_id) as session:
+            return decide(session, by=view.caller.person, at=datetime.now(UTC))
+
+    async def pressed() -> None:
+        await _tell(view, decided)
+
+    ui.button(label, icon=icon, on_click=pressed).props("flat dense no-caps")
+
+
+def _merge_button(view: View, keep: str) -> None:
+    with ui.dialog() as dialog, ui.card():
+        ui.label("Which vehicle is the same?").classes("text-h6")
+        other = ui.input("Its id, or the beginning of it").classes("w-72").props("autofocus")
+
+        async def pressed() -> None:
+            dialog.close()
+            await _tell(view, lambda: reviewing.merge(view.services, view.caller, keep, (other.value or "").strip()))
+
+        with ui.row().classes("w-full justify-end"):
+            ui.button("Cancel", on_click=dialog.close).props("flat")
+            ui.button("Merge", icon="merge", on_click=pressed)
+    ui.button("Merge with another", icon="merge", on_click=dialog.open).props("flat dense no-caps")
+
+
+async def _tell(view: View, decide: Callable[[], Correction]) -> None:
+    """Has it decided, and says what came of it, with a way back."""
+    try:
+        made = await answered(decide)
+    except StorageError as error:
+        ui.notify(str(error), type="negative", close_button=True)
+        return
+    with ui.dialog().props("persistent") as dialog, ui.card():
+        ui.label(f"Correction {made.correction_id}: {made.kind} by {made.made_by}").classes("text-h6")
+        ui.label(f"{_stops(len(made.moved))} moved, {len(made.changes) - len(made.moved)} confirmed.")
+
+        async def undo() -> None:
+            try:
+                await answered(reviewing.take_back, view.services, view.caller, made.correction_id)
+            except StorageError as error:
+                ui.notify(str(error), type="negative", close_button=True)
+                return
+            ui.navigate.reload()
+
+        with ui.row().classes("w-full justify-end"):
+            ui.button("Undo", icon="undo", on_click=undo).props("flat")
+            ui.button("Good", on_click=ui.navigate.reload)
+    dialog.open()
+
+
+def _link(label: str, icon: str, address: str) -> None:
+    ui.button(label, icon=icon, on_click=lambda: ui.navigate.to(address)).props("flat dense no-caps")
+
+
+def _spoken(band: str) -> str:
+    return band.replace("_", " ")
+
+
+def _stops(count: int) -> str:
+    return f"{count} stop{'' if count == 1 else 's'}"

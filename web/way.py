@@ -1,0 +1,129 @@
+"""One vehicle's way as the page tells it: each stop beside the one that it was compared with, and where it stood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from storage.errors import StorageError
+from storage.looks import Look, looks_of_vehicle
+from storage.records import MATCHER
+from storage.trajectories import Stop, Trajectory, trajectory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from web.callers import Caller
+    from web.services import Services
+
+Box = tuple[float, float, float, float]
+
+_REASONS = {
+    "new": "A vehicle not seen before: nothing known fitted well enough.",
+    "linked": "Of all vehicles that could have come here, this one fitted best.",
+    "joined": "Its tracklet at this camera had broken off, and goes on here.",
+    "returned": "A vehicle that had been away for long came back: its looks decided.",
+    "merge": "Somebody said that two vehicles are one.",
+    "split": "Somebody said that this is another vehicle.",
+    "move": "Somebody moved it here.",
+    "confirm": "Somebody said that it is right.",
+    "undo": "A correction was taken back: what had been decided before holds again.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A stop, and what made it this vehicle's.
+
+    Attributes:
+        stop: The stop.
+        other: The stop of the same vehicle that it was compared with; None: it is the first, or the other is not shown.
+        similarity: Cosine of the two looks; None where it isn't told.
+        box: Where the vehicle stands in the context picture, xyxy as shares of its width and height; None: not known.
+    """
+
+    stop: Stop
+    other: Stop | None
+    similarity: float | None
+    box: Box | None
+
+    @property
+    def reason(self) -> str:
+        """Why it is this vehicle's, in a sentence."""
+        said = _REASONS.get(self.stop.reason, self.stop.reason)
+        if self.stop.decided_by != MATCHER:
+            return f"{said} It is {self.stop.decided_by}'s word."
+        return f"{said} It may still change by itself." if self.stop.is_provisional else said
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """All of it.
+
+    Attributes:
+        trajectory: The stops by arrival.
+        hops: One for each stop.
+    """
+
+    trajectory: Trajectory
+    hops: tuple[Hop, ...]
+
+
+def way_of(services: Services, caller: Caller, vehicle_id: str) -> Way:
+    """The way of that vehicle, or of the only one whose id begins so; noted.
+
+    Raises:
+        VehicleNotFoundError: None, or several.
+    """
+    with services.asking(caller, "trajectory", vehicle_id) as session:
+        found = trajectory(session, vehicle_id, visible=caller.cameras)
+        looks = looks_of_vehicle(session, found.vehicle_id)
+    by_id = {stop.tracklet_id: stop for stop in found.stops}
+    hops = []
+    for stop in found.stops:
+        candidate = _chosen(stop, found.vehicle_id)
+        other = by_id.get(str(candidate.get("tracklet_id")))
+        similarity = candidate.get("similarity")
+        hops.append(
+            Hop(
+                stop,
+                None if other is stop else other,
+                float(similarity) if isinstance(similarity, int | float) else None,
+                _box(services, stop, looks.get(stop.tracklet_id, ())),
+            )
+        )
+    return Way(found, tuple(hops))
+
+
+def _chosen(stop: Stop, vehicle_id: str) -> dict[str, Any]:
+    """What the decision says of the vehicle that was taken; where a correction has renamed it, of the best."""
+    told = stop.evidence.get("candidates")
+    weighed = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    own = [one for one in weighed if one.get("vehicle_id") == vehicle_id]
+    return own[0] if own else weighed[0] if weighed and stop.score is not None else {}
+
+
+def _box(services: Services, stop: Stop, looks: Sequence[Look]) -> Box | None:
+    """Where it stands in its context picture, if that can be known.
+
+    The picture is the frame of the last crop that was so much better than the best before it. It is as large as the
+    source's frame unless it has just the width that larger ones are shrunk to: then nothing here tells the scale.
+    """
+    if stop.context_image is None or not looks:
+        return None
+    shown = looks[0]
+    for look in looks[1:]:
+        if look.quality >= shown.quality * services.site.crops.better_by:
+            shown = look
+    try:
+        with Image.open(BytesIO(services.crops.load(stop.context_image))) as picture:
+            width, height = picture.size
+    except (StorageError, OSError):
+        return None
+    if width >= services.site.crops.context_width_px:
+        return None
+    x1, y1, x2, y2 = shown.box
+    return x1 / width, y1 / height, x2 / width, y2 / height
