@@ -156,6 +156,15 @@ def test_whoever_comes_back_misses_and_repeats_nothing(
     assert [one["vehicle_id"] for one in told] == [f"v{number}" for number in range(51, 59)]
 
 
+def test_whoever_heard_nothing_before_the_stream_broke_off_misses_nothing_either(running: Running, secret: str) -> None:
+    with running.listening(secret) as stream:
+        begun = next(stream)["id"]
+    running.add(50)
+    with running.listening(secret, **{"Last-Event-ID": begun}) as stream:
+        assert next(stream)["id"] == begun
+        assert [one["vehicle_id"] for one in _decisions(stream, 1)] == ["v50"]
+
+
 def test_all_listeners_are_fed_by_one_look_and_none_is_made_for_nobody(
     running: Running, secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

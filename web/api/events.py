@@ -36,7 +36,8 @@ router = APIRouter(tags=["events"])
 HEARTBEAT_S = 15.0
 #: How long a listener may take to read what is sent.
 SEND_TIMEOUT_S = 30.0
-_WELCOME = ": decisions as they are made\nretry: 2000\n\n"
+# With a number: who hears nothing before the stream breaks off comes back with it, and misses nothing.
+_WELCOME = ": decisions as they are made\nid: {}\nretry: 2000\n\n"
 _HEARTBEAT = ": nothing new\n\n"
 
 
@@ -134,7 +135,7 @@ def _noted(services: Services, caller: Caller, after: int | None) -> None:
 async def _told(services: Services, feed: Feed, listener: Listener, after: int | None) -> AsyncIterator[str]:
     caller = listener.caller
     try:
-        yield _WELCOME
+        yield _WELCOME.format(listener.position if after is None else min(after, listener.position))
         if after is not None:
             async with aclosing(feed.since(caller, after, listener.position)) as earlier:
                 async for found in earlier:
