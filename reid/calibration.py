@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from reid.modality import Modality
 
@@ -106,6 +104,10 @@ def fit_logistic(similarity: NDArray[np.float64], is_same: NDArray[np.bool_]) ->
     Raises:
         ValueError: Only one of same and different occurs.
     """
+    # Here, since programs that only read a calibration start half a second sooner without them.
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
     same, different = int(is_same.sum()), int((~is_same).sum())
     if not same or not different:
         raise ValueError(f"calibration needs pairs of both kinds, got {same} same and {different} different")
