@@ -33,6 +33,8 @@ _LOOKED_AT, _TURN = 0, 1
 #: Decisions looked at in one transaction: matchers may wait for it.
 BATCH = 1000
 MAX_ERROR_LENGTH = 500
+#: A turn that lasts longer than this from now was written by a clock that ran ahead: it would be nobody's for years.
+LONGEST_TURN_MS = 600_000
 
 _NOTICES = cast("Table", WatchNoticeRow.__table__)
 
@@ -94,13 +96,14 @@ def take_turn(session: Session, held: int | None, now_ms: int, until_ms: int) ->
         session: Of `Database.transaction`.
         held: What this function gave last time; None where it was nothing.
         now_ms: Milliseconds since the Unix epoch.
-        until_ms: How long it is wanted; a turn that isn't renewed by then is another's to take.
+        until_ms: How long it is wanted, `LONGEST_TURN_MS` at most; a turn that isn't renewed by then is another's to
+            take.
 
     Returns:
         The turn; None where another has it.
     """
     found = Writer(session).next_offset(OFFSET_TOPIC, _TURN)
-    if found is not None and found != held and found > now_ms:
+    if found is not None and found != held and now_ms < found <= now_ms + LONGEST_TURN_MS:
         return None
     Writer(session).advance_offset(OFFSET_TOPIC, _TURN, expected=found, next_offset=until_ms)
     return until_ms

@@ -287,6 +287,13 @@ def test_one_has_the_turn_until_it_does_not_renew_it(session: Session) -> None:
     assert take_turn(session, 2800, 3000, 4000) is None
 
 
+def test_a_turn_that_a_clock_wrote_which_ran_ahead_keeps_nobody_away(session: Session) -> None:
+    year_ms = 365 * 86_400_000
+    ahead = take_turn(session, None, year_ms, year_ms + 1000)
+    assert take_turn(session, None, 1000, 2000) == 2000
+    assert take_turn(session, ahead, 1500, 2500) is None
+
+
 def test_of_two_who_look_at_once_one_is_heard(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     watch(session, "v1", **ANNA)
     _sees(session, 7, "v1")
