@@ -86,12 +86,11 @@ def is_foreign(headers: Headers, *, scheme: str, unsafe: bool, has_cookie: bool)
         is_followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         if unsafe or not is_followed:
             return True
-    if not unsafe:
-        return False
     origin = headers.get("origin")
-    if origin is None:
-        return has_cookie  # browsers say it; a program that doesn't must not come with a browser's login
-    return not _is_own(origin, headers.get("host", ""), scheme)
+    if origin is not None:
+        # Of a question too: without TLS browsers say no more than this.
+        return not _is_own(origin, headers.get("host", ""), scheme)
+    return unsafe and has_cookie  # browsers say it then; a program that doesn't must not come with a browser's login
 
 
 def _is_own(origin: str, host: str, scheme: str) -> bool:

@@ -184,6 +184,13 @@ def test_nothing_of_ours_is_put_into_another_page_but_a_link_is_followed(ask: As
     assert ask("GET", "/who", headers=link).status_code == 200
 
 
+def test_another_sites_page_asks_nothing_either(ask: Asker) -> None:
+    # Without TLS browsers send no `Sec-Fetch-Site`.
+    for origin in ("http://evil.example", "null", HERE.replace("8080", "9090")):
+        assert ask("GET", "/who", headers={"Origin": origin}).status_code == 403
+    assert ask("GET", "/who", headers={"Origin": HERE}).status_code == 200
+
+
 def test_a_program_with_a_token_needs_no_origin(ask: Asker) -> None:
     account(ask.services.database, "mira")
     assert ask.with_token("mira")("POST", "/who").status_code == 200
