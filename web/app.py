@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.responses import HTMLResponse, Response
 
 from web.api.routes import add_routes
 from web.guard import add_guard
@@ -20,6 +21,20 @@ if TYPE_CHECKING:
     from web.services import Services
 
 TITLE = "Vehicle tracker"
+_NOT_FOUND = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Not found · {TITLE}</title>
+</head>
+<body style="font: 1rem/1.5 system-ui, sans-serif; margin: 3rem 1.5rem">
+<h1>There is no such page</h1>
+<p><a href="/">To the first page</a></p>
+</body>
+</html>
+"""
 
 
 def create_api(services: Services) -> FastAPI:
@@ -51,12 +66,15 @@ def create_api(services: Services) -> FastAPI:
 def create_app(services: Services) -> FastAPI:
     """The whole application. Once per process: the page's library keeps one."""
     from nicegui import app as pages_app
-    from nicegui import ui
+    from nicegui import core, ui
 
     import web.pages  # noqa: F401 - pages add themselves
 
     app = create_api(services)
     pages_app.state.services = services
+    pages_app.exception_handlers[404] = _not_found
+    # The library's sockets would tell every site's pages that they may read along; the guard refuses those pages.
+    core.sio.eio.cors_allowed_origins = []
     # Without the library's own session: the login's cookie is the only one. Compressed outside of the guard, which
     # writes into pages.
     app.add_middleware(GZipMiddleware)
@@ -67,3 +85,8 @@ def create_app(services: Services) -> FastAPI:
         show_welcome_message=False,
     )
     return app
+
+
+def _not_found(_request: Request, _error: Exception) -> Response:
+    """The library would build a page that it keeps for a minute, whoever asks, and write the address to the log."""
+    return HTMLResponse(_NOT_FOUND, 404)

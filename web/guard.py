@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from web.services import Services
 
 #: Answered to anybody: what is the same for everybody, and how one logs in.
-_OPEN = ("/login", "/logout", "/static/", "/favicon.ico")
+_OPEN = frozenset({"/login", "/logout", "/favicon.ico"})
 #: What a form adds to the picture in it.
 _FORM_BYTES = 64 << 10
 _ASSETS = frozenset({"static", "libraries", "components", "resources", "esm"})
@@ -164,7 +164,7 @@ def _is_open(path: str) -> bool:
     if path.startswith("/_nicegui/"):
         parts = path.split("/")
         return len(parts) > 4 and parts[3] in _ASSETS and ".." not in parts
-    return any(path == way or (way.endswith("/") and path.startswith(way)) for way in _OPEN)
+    return path in _OPEN
 
 
 async def _refuse(refused: _RefusedError, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:

@@ -6,9 +6,11 @@ import json
 import re
 import struct
 import zlib
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from sqlalchemy import inspect, text
 
@@ -18,7 +20,7 @@ from storage.records import CameraRecord
 from storage.writer import Writer
 from tests.storage.storage_builders import store, tracklet
 from tests.web.api_site import filled_site
-from tests.web.asking import HERE, site_file
+from tests.web.asking import HERE, account, site_file
 from tests.web.browser import Witness, chromium, page_server
 
 if TYPE_CHECKING:
@@ -217,3 +219,20 @@ def test_markup_in_names_is_shown_as_text_in_every_view(tmp_path: Path) -> None:
         page.get_by_text("<script>").first.wait_for()
         assert camera in page.locator("body").inner_text()
         assert "owned" not in page.title()
+
+
+@pytest.mark.slow
+def test_the_pages_library_adds_nothing_for_those_who_are_not_logged_in(tmp_path: Path) -> None:
+    database = Database.open(site_file(tmp_path).database)
+    with closing(database), page_server(tmp_path / "site.yaml") as address:
+        sockets = f"{address}/_nicegui_ws/socket.io/?EIO=4&transport=polling"
+        own = httpx.get(sockets, headers={"Origin": address})
+        assert (own.status_code, "sid" in own.text) == (200, True)
+        assert not [name for name in own.headers if name.startswith("access-control-")]
+        assert httpx.get(sockets, headers={"Origin": "http://evil.example"}).status_code == 403
+        account(database, "mira")
+        assert httpx.get(sockets, headers={"Origin": address}).status_code == 401
+        # What isn't there below the library's open paths is no page of the library's, which it would keep.
+        nothing = httpx.get(f"{address}/_nicegui/0/static/nothing.js")
+        assert (nothing.status_code, "<script" in nothing.text) == (404, False)
+        assert "There is no such page" in nothing.text

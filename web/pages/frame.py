@@ -148,7 +148,6 @@ def _failed_view(body: ui.element, title: str, reason: str, *, is_passing: bool)
 
 
 def _head(view: View, path: str) -> None:
-    app.add_static_files("/static", _STATIC)
     ui.add_css(_STATIC / "page.css")
     ui.colors(primary="#1554a8", negative="#b3261e", positive="#1b7f4b", warning="#a15c00")
     dark = ui.dark_mode(value=None)
