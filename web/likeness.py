@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reid.calibration import Calibration, load_calibration, modality_pair
+from reid.calibration import Calibration, CalibrationError, load_calibration, modality_pair
 from reid.modality import Modality
 from storage.likeness import LikenessIndex
+from web.picture_search import PictureSearchError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,9 +24,13 @@ def likeness_index(site: SiteConfig) -> LikenessIndex:
     """An index that ranks by the calibration which the site's matcher begins with.
 
     Raises:
-        CalibrationError: The file is missing or says something else.
+        PictureSearchError: The file is missing or says something else.
     """
-    return LikenessIndex(CalibratedScale(load_calibration(Path(site.matcher.calibration))))
+    try:
+        calibration = load_calibration(Path(site.matcher.calibration))
+    except CalibrationError as error:
+        raise PictureSearchError(f"looks can't be compared: {error}") from error
+    return LikenessIndex(CalibratedScale(calibration))
 
 
 class CalibratedScale:

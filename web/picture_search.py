@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PictureSearchError(StorageError):
-    """Pictures can't be described here: the site's weights are missing, or can't be run."""
+    """Looks can't be described or compared here: the site's weights or calibration are missing, or can't be used."""
 
 
 class PictureSearch:

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from reid.calibration import CalibrationError
 from reid.modality import Modality
 from storage.explanation import explain
 from storage.likeness import LikenessFilter
-from web.picture_search import PictureSearchError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -119,12 +117,9 @@ def like_picture(
     """
     with services.asking(caller, "similar", "", picture=modality.value, **_told(chosen)) as session:
         vector, model_id = services.pictures.describe(image, modality)
-        try:
-            return services.likeness.similar_to_vector(
-                session, vector, modality.value, model_id, chosen=chosen, limit=LIMIT
-            )
-        except CalibrationError as error:
-            raise PictureSearchError(f"looks can't be compared: {error}") from error
+        return services.likeness.similar_to_vector(
+            session, vector, modality.value, model_id, chosen=chosen, limit=LIMIT
+        )
 
 
 def like_tracklet(services: Services, caller: Caller, tracklet_id: str, *, chosen: LikenessFilter) -> list[Likeness]:
@@ -134,10 +129,7 @@ def like_tracklet(services: Services, caller: Caller, tracklet_id: str, *, chose
         StorageError: As `like_picture`; and where no such stop is for the caller to see.
     """
     with services.asking(caller, "similar", tracklet_id, **_told(chosen)) as session:
-        try:
-            return services.likeness.similar_to_tracklet(session, tracklet_id, chosen=chosen, limit=LIMIT)
-        except CalibrationError as error:
-            raise PictureSearchError(f"looks can't be compared: {error}") from error
+        return services.likeness.similar_to_tracklet(session, tracklet_id, chosen=chosen, limit=LIMIT)
 
 
 def _told(chosen: LikenessFilter) -> dict[str, str]:

@@ -55,7 +55,7 @@ class Services:
         """Who looks like whom. Its first question reads all vectors: some 20 s where there are a million.
 
         Raises:
-            CalibrationError: The site's calibration can't be read.
+            PictureSearchError: The site's calibration can't be read.
         """
         with self._likeness_lock:
             if self._likeness is None:

@@ -118,3 +118,12 @@ def test_a_site_without_weights_says_so(ask: Asker, monkeypatch: pytest.MonkeyPa
     assert answer.status_code == 503
     assert "weights" in answer.json()["detail"]
     assert "nowhere" not in answer.text
+
+
+def test_a_missing_calibration_is_told_in_one_line(ask: Asker) -> None:
+    services = ask.services
+    matcher = services.site.matcher.model_copy(update={"calibration": "none.json"})
+    services.site = services.site.model_copy(update={"matcher": matcher})
+    answer = ask("GET", "/v1/similar", params={"tracklet": "gate/s1/60"})
+    assert answer.status_code == 503
+    assert "calibration" in answer.json()["detail"]
