@@ -103,9 +103,7 @@ async def _storage(_request: Request, error: StorageError) -> JSONResponse:
     # Which database, and what it said, is for whoever runs this program.
     _log.error("%s", error)
     if isinstance(error, PictureSearchError):
-        return problem(
-            503, "looks can't be compared here: the site's weights or calibration can't be used"
-        )
+        return problem(503, "looks can't be compared here: the site's weights or calibration can't be used")
     if isinstance(error, TransientStorageError):
         return problem(503, "the database is busy; ask again in a moment", {"Retry-After": str(RETRY_AFTER_S)})
     return problem(503, "the database can't be used at the moment")
