@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from storage.accounts import Role, revoke_secret
+from storage.errors import StorageError
 from storage.matcher_state import DecisionEvent, load_assignments_after
 from storage.writer import Writer
 from tests.servers.need import free_port, wait_until
@@ -190,6 +191,26 @@ def test_all_listeners_are_fed_by_one_look_and_none_is_made_for_nobody(
         running.add(52)
         assert [one["vehicle_id"] for one in _decisions(stream, 1)] == ["v52"]
     assert len(looks) > before
+
+
+def test_listeners_wait_while_the_database_is_away_and_that_is_logged_once(
+    running: Running, secret: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures: list[int] = []
+
+    def absent(_session: Session, after: int, _limit: int) -> list[DecisionEvent]:
+        failures.append(after)
+        raise StorageError("the database is away")
+
+    with running.listening(secret) as stream:
+        next(stream)
+        with monkeypatch.context() as patch:
+            patch.setattr(feed, "load_assignments_after", absent)
+            wait_until(lambda: len(failures) > 2, what="looks in vain")
+            running.add(50)
+        assert [one["vehicle_id"] for one in _decisions(stream, 1)] == ["v50"]
+    said = [record.message for record in caplog.records if record.name == "web.api.feed"]
+    assert said == ["events: the database is away; listeners wait"]
 
 
 def test_a_viewer_hears_of_their_cameras_alone(running: Running) -> None:

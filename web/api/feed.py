@@ -161,11 +161,16 @@ class Feed:
         self._listeners.clear()
 
     async def _look(self) -> None:
+        trouble = ""
         while self._listeners:
             try:
                 found = await run_sync(self._after, self._position)
+                trouble = ""
             except StorageError as error:
-                _log.warning("%s; listeners wait", error)
+                # Once: it is tried again every second.
+                if str(error) != trouble:
+                    _log.warning("events: %s; listeners wait", error)
+                trouble = str(error)
                 found = []
             self._tell(found)
             if len(found) < BATCH:
