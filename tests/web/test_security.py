@@ -7,6 +7,7 @@ import re
 import struct
 import zlib
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -14,13 +15,14 @@ import httpx
 import pytest
 from sqlalchemy import inspect, text
 
-from storage.accounts import Role
+from storage.accounts import Kind, Role
 from storage.database import Database
 from storage.records import CameraRecord
+from storage.watches import watch
 from storage.writer import Writer
 from tests.storage.storage_builders import store, tracklet
-from tests.web.api_site import filled_site
-from tests.web.asking import HERE, account, site_file
+from tests.web.api_site import VEHICLES, filled_site, name_of, passes_yard
+from tests.web.asking import HERE, account, site_file, token
 from tests.web.browser import Witness, chromium, page_server
 
 if TYPE_CHECKING:
@@ -236,3 +238,29 @@ def test_the_pages_library_adds_nothing_for_those_who_are_not_logged_in(tmp_path
         nothing = httpx.get(f"{address}/_nicegui/0/static/nothing.js")
         assert (nothing.status_code, "<script" in nothing.text) == (404, False)
         assert "There is no such page" in nothing.text
+
+
+@pytest.mark.slow
+def test_a_viewer_of_one_camera_reads_of_no_other_in_any_view(tmp_path: Path) -> None:
+    own = next(number for number in range(VEHICLES) if passes_yard(number))
+    other = next(number for number in range(VEHICLES) if not passes_yard(number))
+    with filled_site(tmp_path) as ask, chromium() as browser, page_server(tmp_path / "site.yaml") as address:
+        with ask.services.database.transaction() as session:
+            for number in (own, other):
+                watch(session, name_of(number), by="otto", at=datetime.now(UTC))
+        secret = token(ask.services.database, "vera", kind=Kind.SESSION)
+        context = browser.new_context()
+        context.add_cookies([{"name": "vehicle-tracker", "value": secret, "url": address}])
+        page = context.new_page()
+        views = ("/", "/vehicles", f"/vehicles/{name_of(own)}", "/search", f"/search?tracklet=yard/s1/{own}")
+        for view in (*views, "/review", "/watch", "/health"):
+            page.goto(address + view)
+            page.wait_for_load_state("networkidle")
+            page.locator("main#main").wait_for()
+            shown = page.locator("body").inner_html()
+            assert "/login" not in page.url
+            assert not re.search(rf"\bgate\b|\b{name_of(other)}\b", shown), view
+        # What serves all cameras is shown to operators.
+        assert page.get_by_text("messages waiting").count() == 0
+        page.goto(f"{address}/vehicles/{name_of(other)}")
+        page.get_by_role("alert").get_by_text("not known").wait_for()

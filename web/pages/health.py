@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
 
+from storage.accounts import Role
 from storage.camera_troubles import OpenTrouble, open_troubles
 from storage.dead_letters import count_dead_letters
 from storage.status import load_camera_status, load_stage_status
@@ -30,12 +31,19 @@ _MATCHER = "matcher"
 
 
 @dataclass(frozen=True, slots=True)
+class _Stages:
+    """What serves all cameras, and so tells of all: for operators, as in the HTTP API."""
+
+    status: list[StageStatus]
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Known:
     cameras: list[CameraStatus]
-    stages: list[StageStatus]
     troubles: list[OpenTrouble]
-    dead_letters: int
     samples: list[StatusSample]
+    stages: _Stages | None
 
 
 @page("/health", "Health")
@@ -43,15 +51,15 @@ async def health(view: View, hours: int = 6) -> None:
     """What needs attention first, then how it came."""
     span = hours if hours in HOURS else 6
     now = datetime.now(UTC)
+    is_told_all = view.caller.may(Role.OPERATOR)
 
     def read() -> _Known:
         with view.services.asking(view.caller, "health", hours=span) as session:
             return _Known(
                 [one for one in load_camera_status(session) if view.caller.sees(one.camera)],
-                load_stage_status(session),
                 open_troubles(session, visible=view.caller.cameras),
-                count_dead_letters(session),
                 load_samples(session, now - timedelta(hours=span), visible=view.caller.cameras),
+                _Stages(load_stage_status(session), count_dead_letters(session)) if is_told_all else None,
             )
 
     known = await answered(read)
@@ -64,7 +72,7 @@ async def health(view: View, hours: int = 6) -> None:
     if not known.samples:
         empty("Nothing was noted in this time: a running site notes how it is doing every minute.", "monitor_heart")
     else:
-        _charts(view, known.samples)
+        _charts(view, known.samples, with_stages=is_told_all)
     _tables(view, known)
 
 
@@ -73,13 +81,14 @@ def _attention(view: View, known: _Known, now: datetime) -> None:
     bad = [one for one in known.cameras if state_of(one, now) == "bad"]
     dropped = sum(rises(known.samples, CAMERA, "dropped").values())
     reconnects = sum(rises(known.samples, CAMERA, "reconnects").values())
-    lag = max((one.counters.get("lag", 0.0) for one in known.stages), default=0.0)
     with ui.element("div").classes("gallery w-full"):
         _figure("cameras in trouble", f"{len(bad)} of {len(known.cameras)}", is_bad=bool(bad))
         _figure("frames dropped", f"{dropped:.0f}", is_bad=dropped > 0)
         _figure("reconnects", f"{reconnects:.0f}", is_bad=reconnects > 0)
-        _figure("messages waiting", f"{lag:.0f}", is_bad=lag > 1000)
-        _figure("dead letters", str(known.dead_letters), is_bad=known.dead_letters > 0)
+        if known.stages is not None:
+            lag = max((one.counters.get("lag", 0.0) for one in known.stages.status), default=0.0)
+            _figure("messages waiting", f"{lag:.0f}", is_bad=lag > 1000)
+            _figure("dead letters", str(known.stages.dead_letters), is_bad=known.stages.dead_letters > 0)
     with ui.column().classes("gap-1 w-full").props('role="status"'):
         for one in bad:
             why = f"picture {one.health}" if one.health not in ("", "ok") else one.state
@@ -125,14 +134,16 @@ def _levels(samples: Iterable[StatusSample], kind: str, name: str) -> dict[str, 
     return found
 
 
-def _charts(view: View, samples: Sequence[StatusSample]) -> None:
+def _charts(view: View, samples: Sequence[StatusSample], *, with_stages: bool) -> None:
     with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-4 w-full"):
         _chart(view, "Frames decoded, each minute", steps_of(samples, CAMERA, "decoded"))
         _chart(view, "Frames dropped, each minute", steps_of(samples, CAMERA, "dropped"))
-        _chart(view, "Messages waiting", _levels(samples, STAGE, "lag"))
+        if with_stages:
+            _chart(view, "Messages waiting", _levels(samples, STAGE, "lag"))
         _chart(view, "Decoded after captured, seconds", _levels(samples, CAMERA, "skew_s"))
         _chart(view, "Reconnects, each minute", steps_of(samples, CAMERA, "reconnects"))
-        _chart(view, "Sightings matched, each minute", steps_of(_of(samples, _MATCHER), STAGE, "sightings"))
+        if with_stages:
+            _chart(view, "Sightings matched, each minute", steps_of(_of(samples, _MATCHER), STAGE, "sightings"))
 
 
 def _of(samples: Iterable[StatusSample], stage: str) -> list[StatusSample]:
@@ -194,6 +205,8 @@ def _tables(view: View, known: _Known) -> None:
         "heard": "Last heard of",
     }
     _table("Cameras", names, cameras, "camera")
+    if known.stages is None:
+        return
     keys = ("stage", "handled", "lag", "rejected", "failures", "restarts", "heard")
     stages = [
         {
@@ -201,7 +214,7 @@ def _tables(view: View, known: _Known) -> None:
             **{name: round(one.counters.get(name, 0.0)) for name in keys[1:-1]},
             "heard": view.time(one.updated_at, "%Y-%m-%d %H:%M:%S"),
         }
-        for one in known.stages
+        for one in known.stages.status
     ]
     headings = ("Stage", "Handled", "Waiting", "Rejected", "Failures", "Restarts", "Last heard of")
     _table("Stages", dict(zip(keys, headings, strict=True)), stages, "stage")
