@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -172,3 +174,23 @@ def test_a_file_cut_off_or_damaged_anywhere_is_a_picture_or_refused_in_one_line(
                 refusals.append(str(error))
     assert len(refusals) > 30
     assert not [line for line in refusals if "\n" in line]
+
+
+def test_two_pictures_are_decoded_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    both, lock, inside, seen = Barrier(2), Lock(), [0], [0]
+
+    def watched(picture: Image.Image) -> NDArray[np.uint8]:
+        with lock:
+            inside[0] += 1
+            seen[0] = max(seen[0], inside[0])
+        both.wait(timeout=30)
+        with lock:
+            inside[0] -= 1
+        return np.zeros((*picture.size, 3), np.uint8)
+
+    monkeypatch.setattr("web.uploads._upright", watched)
+    data = _file(Image.new("RGB", (4, 4)))
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(read_picture, data, **LIMITS) for _ in range(8)]:
+            assert done.result().shape == (4, 4, 3)
+    assert seen == [2]
