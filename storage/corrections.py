@@ -23,7 +23,7 @@ from uuid import UUID, uuid5
 
 from sqlalchemy import select
 
-from storage.errors import CorrectionError, VehicleNotFoundError
+from storage.errors import CorrectionError, CorrectionNotFoundError, VehicleNotFoundError
 from storage.history import Change, Correction, Decision, corrections, decisions
 from storage.lookup import find_tracklet, find_vehicle
 from storage.models import AssignmentRow, CorrectionRow, VehicleRow
@@ -109,7 +109,8 @@ def undo(session: Session, correction_id: int, *, by: str, at: datetime, note: s
     """Takes a correction back, a person's or the matcher's: its tracklets are decided as they were before.
 
     Raises:
-        CorrectionError: No such correction; it has been taken back; or a later decision stands on one of its tracklets.
+        CorrectionNotFoundError: No such correction.
+        CorrectionError: It has been taken back, or a later decision stands on one of its tracklets.
     """
     desk = _Desk(session, by=by, at=at, note=note)
     made_by = _maker(session, correction_id)
@@ -289,7 +290,7 @@ def _maker(session: Session, correction_id: int) -> str:
     asked = select(CorrectionRow.made_by).where(CorrectionRow.correction_id == correction_id)
     made_by = session.execute(asked).scalar_one_or_none()
     if made_by is None:
-        raise CorrectionError(f"correction {correction_id}: not known")
+        raise CorrectionNotFoundError(f"correction {correction_id}: not known")
     undone = _undone(session)
     if correction_id not in undone:
         return made_by

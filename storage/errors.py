@@ -32,3 +32,7 @@ class TrackletNotFoundError(StorageError):
 
 class CorrectionError(StorageError):
     """A correction that can't be made: it would change nothing, or something later stands in its way."""
+
+
+class CorrectionNotFoundError(CorrectionError):
+    """No such correction."""

@@ -14,7 +14,13 @@ from sqlalchemy import select, text
 
 from storage.corrections import confirm, corrections, merge, move, split, undo
 from storage.database import Database
-from storage.errors import CorrectionError, StorageError, TrackletNotFoundError, VehicleNotFoundError
+from storage.errors import (
+    CorrectionError,
+    CorrectionNotFoundError,
+    StorageError,
+    TrackletNotFoundError,
+    VehicleNotFoundError,
+)
 from storage.matcher_state import load_operator_decisions
 from storage.models import AssignmentRow, VehicleRow
 from storage.records import MATCHER
@@ -190,7 +196,7 @@ def test_as_of_the_decision_a_correction_is_not_seen(session: Session) -> None:
         (lambda s: move(s, ["gate/s9"], "v1", **ANNA), TrackletNotFoundError, "tracklet gate/s9: not known"),
         (lambda s: confirm(s, [], **ANNA), CorrectionError, "confirm: which tracklets"),
         (lambda s: confirm(s, ["gate/s9"], **ANNA), TrackletNotFoundError, "tracklet gate/s9: not known"),
-        (lambda s: undo(s, 7, **ANNA), CorrectionError, "correction 7: not known"),
+        (lambda s: undo(s, 7, **ANNA), CorrectionNotFoundError, "correction 7: not known"),
         (lambda s: merge(s, "v1", "v2", by=MATCHER, at=START), CorrectionError, "other than 'matcher'"),
         (lambda s: merge(s, "v1", "v2", by="", at=START), CorrectionError, "by: wanted a person's name"),
         (lambda s: merge(s, "v1", "v2", by="x" * 65, at=START), CorrectionError, "at most 64 letters"),

@@ -106,6 +106,7 @@ def test_a_deed_that_names_nobody_is_not_found(otto: Asker) -> None:
     assert otto("POST", "/v1/corrections", json={"kind": "split", "tracklets": ["none/s1/1"]}).status_code == 404
     assert otto("POST", "/v1/watches", json={"vehicle_id": "nobody"}).status_code == 404
     assert otto("DELETE", "/v1/watches/77").status_code == 404
+    assert otto("POST", "/v1/corrections", json={"kind": "undo", "correction": 77}).status_code == 404
 
 
 def test_a_body_that_is_too_large_is_not_read(otto: Asker) -> None:

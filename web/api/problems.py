@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 
 from storage.errors import (
     CorrectionError,
+    CorrectionNotFoundError,
     StorageError,
     TrackletNotFoundError,
     TransientStorageError,
@@ -35,7 +36,7 @@ _MAX_FAULTS = 10
 _WORDS = {
     400: "The request makes no sense.",
     401: "Nobody is logged in, or the token has expired.",
-    403: "This is not for the caller's role.",
+    403: "This is not for the caller's role, or another site's page asks it.",
     404: "Not known, or at no camera that the caller may see.",
     409: "It can't be done as things stand.",
     411: "The length of the body is not told.",
@@ -44,7 +45,7 @@ _WORDS = {
     422: "A parameter or the body is not as described.",
     503: "It can't be answered now; `Retry-After` says when to ask again, where that may help.",
 }
-_EVERYWHERE = (400, 401, 413, 422, 503)
+_EVERYWHERE = (400, 401, 403, 413, 422, 503)
 _log = logging.getLogger(__name__)
 
 
@@ -94,7 +95,7 @@ def _place(location: tuple[str | int, ...]) -> str:
 
 
 async def _storage(_request: Request, error: StorageError) -> JSONResponse:
-    if isinstance(error, VehicleNotFoundError | TrackletNotFoundError | WatchNotFoundError):
+    if isinstance(error, VehicleNotFoundError | TrackletNotFoundError | CorrectionNotFoundError | WatchNotFoundError):
         return problem(404, str(error))
     if isinstance(error, EndedError):
         return problem(401, str(error), {"WWW-Authenticate": "Bearer"})
