@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from storage.accounts import Kind, Role
 from storage.errors import StorageError
 from web import logins
-from web.api.problems import problem
+from web.api.problems import RETRY_AFTER_S, problem
 from web.callers import Caller, local_caller
 from web.headers import add_headers, page_policy, with_nonce
 from web.origins import host_name, is_foreign, is_known, is_loopback, is_proxied, is_unsafe
@@ -183,7 +183,8 @@ def _refusal(refused: _RefusedError, scope: Scope, headers: Headers) -> Response
         return RedirectResponse(f"/login?next={quote(wanted, safe='')}", status_code=303)
     if is_page:
         return PlainTextResponse(f"{refused}\n", refused.status)
-    return problem(refused.status, str(refused), {"WWW-Authenticate": "Bearer"} if refused.status == 401 else None)
+    more = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}
+    return problem(refused.status, str(refused), more.get(refused.status))
 
 
 class _Answer:

@@ -105,7 +105,7 @@ def test_the_description_explains_every_question_and_every_field(ask: Asker) -> 
             told = [(one["name"], one.get("description", "")) for one in operation.get("parameters", ())]
             silent += [f"{method} {path} {name}" for name, description in told if not description]
             assert any(status.startswith("2") for status in operation["responses"])
-            assert {"401", "422", "503"} <= operation["responses"].keys()
+            assert {"401", "403", "422", "503"} <= operation["responses"].keys()
     assert silent == []
 
 

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 
 from storage import accounts
 from storage.accounts import Kind, Role
+from storage.errors import StorageError
 from tests.web.asking import HERE, Asker, account, small_site, token
 from web.callers import Caller, EndedError, local_caller
 from web.guard import Guard, caller_of, require, still
@@ -329,3 +330,13 @@ def test_too_long_a_body_is_refused_before_and_while_it_is_read(tmp_path: Path) 
 
         answer = ask("POST", "/measured", content=pieces())
         assert (answer.status_code, answer.json()["status"]) == (413, 413)
+
+
+def test_where_the_database_is_away_one_is_asked_to_come_back(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(_database: object) -> bool:
+        raise StorageError("the database is away")
+
+    monkeypatch.setattr("web.logins.is_open", absent)
+    answer = ask("GET", "/v1/vehicles")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert "away" not in answer.text

@@ -45,7 +45,7 @@ class Noted(Answer):
     details: dict[str, Any] = Field(description="Filters and notes.", examples=[{"camera": "cam1_rgb"}])
 
 
-@router.get("/audit", responses=told(403))
+@router.get("/audit", responses=told())
 def audit(services: GivenServices, caller: Administrator, asked: Annotated[Asked, Query()]) -> Page[Noted]:
     """Who asked what, and who held, corrected or had forgotten which vehicle; latest first."""
 

@@ -158,7 +158,7 @@ def list_corrections(
     )
 
 
-@router.post("/corrections", status_code=201, responses=told(403, 404, 409, 411))
+@router.post("/corrections", status_code=201, responses=told(404, 409, 411))
 def correct(services: GivenServices, caller: Operator, deed: Annotated[Deed, Body()]) -> explained.CorrectionMade:
     """Merges, splits, moves, confirms or takes back. Nothing is overwritten: a correction is a decision more."""
     details = deed.model_dump(mode="json", exclude={"kind"}, exclude_defaults=True)

@@ -91,7 +91,7 @@ def watches(services: GivenServices, caller: Viewer, asked: Annotated[WatchList,
     )
 
 
-@router.post("/watches", status_code=201, responses=told(403, 404, 409, 411))
+@router.post("/watches", status_code=201, responses=told(404, 409, 411))
 def watch(services: GivenServices, caller: Operator, wanted: Wanted) -> WatchKept:
     """Waits for a vehicle from now on."""
     with services.deciding(caller, "watch", wanted.vehicle_id, note=wanted.note) as session:
@@ -99,7 +99,7 @@ def watch(services: GivenServices, caller: Operator, wanted: Wanted) -> WatchKep
     return _watch(services, made)
 
 
-@router.delete("/watches/{watch_id}", status_code=204, responses=told(403, 404, 409))
+@router.delete("/watches/{watch_id}", status_code=204, responses=told(404, 409))
 def unwatch(services: GivenServices, caller: Operator, watch_id: WatchNumber) -> None:
     """Waits no longer. What was found until now stays to be read."""
     with services.deciding(caller, "unwatch", "", watch=watch_id) as session:
