@@ -86,7 +86,9 @@ def page(path: str, title: str, *, role: Role = Role.VIEWER) -> Callable[[Callab
                         if inspect.isawaitable(done):
                             await done
                 except StorageError as error:
-                    _failed_view(body, title, str(error), is_passing=isinstance(error, TransientStorageError))
+                    is_passing = isinstance(error, TransientStorageError)
+                    told = _told(view, path, error) if is_passing else str(error)
+                    _failed_view(body, title, told, is_passing=is_passing)
                 except Exception:  # noqa: BLE001 - whatever fails, see below
                     # Whoever looks has a page with a way out of it, and the log has the rest.
                     _log.exception("a view failed: %s", path)
@@ -136,6 +138,12 @@ def thumbnail(view: View, relative: str, *, alt: str, size: int) -> ui.element:
     picture.props["alt"] = alt
     picture.props["loading"] = "lazy"
     return picture
+
+
+def _told(view: View, path: str, error: StorageError) -> str:
+    """What of a database that doesn't answer is said: where it lies is no matter of viewers."""
+    _log.warning("a view was not answered: %s: %s", path, error)
+    return str(error) if view.caller.may(Role.OPERATOR) else "The database does not answer at the moment."
 
 
 def _failed_view(body: ui.element, title: str, reason: str, *, is_passing: bool) -> None:
