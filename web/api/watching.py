@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage import watches as book
+from web import watch_desk
 from web.api.bounded import BoundedRoute
 from web.api.paging import Page, behind, cut, decode
 from web.api.parameters import MAX_NUMBER, GivenServices, Note, Operator, Paged, VehicleName, Viewer
@@ -94,16 +95,13 @@ def watches(services: GivenServices, caller: Viewer, asked: Annotated[WatchList,
 @router.post("/watches", status_code=201, responses=told(404, 409, 411))
 def watch(services: GivenServices, caller: Operator, wanted: Wanted) -> WatchKept:
     """Waits for a vehicle from now on."""
-    with services.deciding(caller, "watch", wanted.vehicle_id, note=wanted.note) as session:
-        made = book.watch(session, wanted.vehicle_id, by=caller.person, at=datetime.now(UTC), note=wanted.note)
-    return _watch(services, made)
+    return _watch(services, watch_desk.start(services, caller, wanted.vehicle_id, datetime.now(UTC), note=wanted.note))
 
 
 @router.delete("/watches/{watch_id}", status_code=204, responses=told(404, 409))
 def unwatch(services: GivenServices, caller: Operator, watch_id: WatchNumber) -> None:
     """Waits no longer. What was found until now stays to be read."""
-    with services.deciding(caller, "unwatch", "", watch=watch_id) as session:
-        book.unwatch(session, watch_id, by=caller.person, at=datetime.now(UTC))
+    watch_desk.end(services, caller, watch_id, datetime.now(UTC))
 
 
 @router.get("/notices", responses=told())
