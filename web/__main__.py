@@ -29,8 +29,6 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 app.add_typer(accounts_app, name="account")
 app.add_typer(tokens_app, name="token")
-#: How long open pages and streams may keep the program from ending, in seconds.
-_FAREWELL_S = 3
 _Certificate = Annotated[
     Path | None, typer.Option("--ssl-certfile", help="A certificate (PEM): the page is served over TLS.")
 ]
@@ -115,7 +113,6 @@ def _serve(site: SiteConfig, where: _Listening, *, show: bool) -> None:
             forwarded_allow_ips=where.proxies or "",
             ssl_certfile=where.certificate,
             ssl_keyfile=where.key,
-            timeout_graceful_shutdown=_FAREWELL_S,
         )
         _check_certificate(server)
         address = _address(where, listener)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-#: How long answers under way are waited for when the server ends.
-GRACE_S = 5
+#: How long open pages and answers under way may keep the server from ending, in seconds.
+GRACE_S = 3
 
 
 class Server(uvicorn.Server):
@@ -24,7 +24,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, close_streams: Callable[[], None]) -> None:
         super().__init__(config)
-        config.timeout_graceful_shutdown = config.timeout_graceful_shutdown or GRACE_S
+        config.timeout_graceful_shutdown = GRACE_S
         self._close_streams = close_streams
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
