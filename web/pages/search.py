@@ -23,6 +23,8 @@ from web.uploads import UploadError, read_picture
 
 BANDS = {Modality.VISIBLE: "visible", Modality.NEAR_INFRARED: "near infrared", Modality.THERMAL: "thermal"}
 ANY = "any"
+#: What is said while a search goes on: reading the vectors of a million looks takes some 20 s, once.
+SEARCHING = "Searching. The first search after a start takes longer: it reads the model and all looks."
 _FORMATS = "image/jpeg,image/png,image/webp,image/tiff,image/bmp"
 #: Hands a picture from the clipboard to the uploader, wherever on the page it is pasted.
 _PASTE = """
@@ -250,6 +252,7 @@ class _Desk:
         self._results.clear()
         with self._results:
             ui.spinner(size="lg").classes("self-center").props('aria-label="searching"')
+            ui.label(SEARCHING).classes("self-center text-sm")
         fault, found = "", list[Likeness]()
         try:
             found = await answered(self._answer, self._chosen())
