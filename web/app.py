@@ -69,12 +69,14 @@ def create_app(services: Services) -> FastAPI:
     from nicegui import core, ui
 
     import web.pages  # noqa: F401 - pages add themselves
+    from web.pages.sockets import bind_sockets
 
     app = create_api(services)
     pages_app.state.services = services
     pages_app.exception_handlers[404] = _not_found
     # The library's sockets would tell every site's pages that they may read along; the guard refuses those pages.
     core.sio.eio.cors_allowed_origins = []
+    bind_sockets()
     # Without the library's own session: the login's cookie is the only one. Compressed outside of the guard, which
     # writes into pages.
     app.add_middleware(GZipMiddleware)

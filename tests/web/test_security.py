@@ -14,6 +14,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 from sqlalchemy import inspect, text
+from websockets import Origin
+from websockets.sync.client import connect
 
 from storage.accounts import Kind, Role
 from storage.database import Database
@@ -264,3 +266,37 @@ def test_a_viewer_of_one_camera_reads_of_no_other_in_any_view(tmp_path: Path) ->
         assert page.get_by_text("messages waiting").count() == 0
         page.goto(f"{address}/vehicles/{name_of(other)}")
         page.get_by_role("alert").get_by_text("not known").wait_for()
+
+
+@pytest.mark.slow
+def test_a_socket_speaks_for_pages_of_its_own_login_alone(tmp_path: Path) -> None:
+    with filled_site(tmp_path) as ask, page_server(tmp_path / "site.yaml") as address:
+        cookies = {
+            name: f"vehicle-tracker={token(ask.services.database, name, role=role, kind=Kind.SESSION)}"
+            for name, role in (("otto", Role.OPERATOR), ("vera", Role.VIEWER))
+        }
+        page = httpx.get(f"{address}/review", headers={"Cookie": cookies["otto"], "Accept": "text/html"}).text
+        found = re.search(r"client_id\W{1,12}([0-9a-f-]{36})", page)
+        assert found is not None
+        for name, lets in (("vera", False), ("otto", True)):
+            headers = {"Cookie": cookies[name], "Origin": address}
+            assert _takes_over(address, found[1], headers) == (lets, lets)
+
+
+def _takes_over(address: str, page: str, headers: dict[str, str]) -> tuple[bool, bool]:
+    """Whether a socket may say that it is that page's: in its address, and in a message."""
+    sockets = f"{address.replace('http', 'ws', 1)}/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+    cookie = {"Cookie": headers["Cookie"]}
+    said = json.dumps(["handshake", {"client_id": page, "tab_id": "one", "document_id": "one", "next_message_id": 0}])
+    answers = []
+    for query, message in (f"&client_id={page}", "40"), ("", f"420{said}"):
+        with connect(sockets + query, additional_headers=cookie, origin=Origin(headers["Origin"])) as socket:
+            assert str(socket.recv(10)).startswith("0{")  # Engine.IO has opened
+            socket.send("40")
+            answer = str(socket.recv(10))
+            if message != "40":
+                assert answer.startswith("40")
+                socket.send(message)
+                answer = next(text for text in iter(lambda: str(socket.recv(10)), "") if text.startswith("430"))
+            answers.append(answer.startswith("40{") or answer == "430[true]")
+    return answers[0], answers[1]
