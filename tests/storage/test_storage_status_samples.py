@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from storage.camera_troubles import begin_trouble, end_trouble, open_troubles
 from storage.dead_letters import count_dead_letters
 from storage.records import CameraStatus, StageStatus
+from storage.status import latest_sightings
 from storage.status_samples import CAMERA, KEPT, STAGE, load_samples, store_samples
 from storage.writer import Writer
-from tests.storage.storage_builders import START
+from tests.storage.storage_builders import START, store, tracklet
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -98,3 +99,18 @@ def test_dead_letters_are_counted(database: Database) -> None:
             Writer(session).store_dead_letter("sightings", 0, offset, b"x", "no", START)
     with database.snapshot() as session:
         assert count_dead_letters(session) == 3
+
+
+def test_what_was_seen_last_comes_first_with_its_best_picture(database: Database) -> None:
+    with database.transaction() as session:
+        for number, vehicle_id in ((1, "v1"), (2, "v2")):
+            store(
+                session, tracklet("gate", number, start=START + timedelta(minutes=number)), vehicle_id, frames=[number]
+            )
+        store(session, tracklet("yard", 3, start=START + timedelta(minutes=3)))
+    with database.snapshot() as session:
+        found = latest_sightings(session, limit=2)
+        seen = latest_sightings(session, visible={"gate"})
+    assert [(one.camera, one.vehicle_id) for one in found] == [("yard", None), ("gate", "v2")]
+    assert [one.vehicle_id for one in seen] == ["v2", "v1"]
+    assert all(one.crop_image for one in seen)

@@ -8,6 +8,7 @@ import pytest
 from reid.modality import Modality
 from storage.database import Database
 from storage.models import CameraStatusRow, StageStatusRow
+from storage.status_samples import load_samples
 from streamer.config import CameraConfig, SiteConfig
 from streamer.counters import Board, Field, RowState
 from streamer.health import Accounts, Rates, StatusWriter, camera_records, camera_statuses
@@ -121,3 +122,19 @@ def test_a_camera_that_has_left_keeps_a_row_that_says_so(tmp_path: Path, board: 
     database.close()
 
     assert states == {"cam1": "starting", "cam2": "stopped"}
+
+
+def test_a_sample_is_kept_at_first_each_minute_and_at_the_end(tmp_path: Path, board: Board) -> None:
+    database = Database.open(f"sqlite:///{tmp_path / 'x.db'}")
+    writer = StatusWriter(SITE, database, board, board.stage("supervisor"))
+
+    def samples() -> int:
+        with database.snapshot() as session:
+            return len({sample.at for sample in load_samples(session, datetime.min.replace(tzinfo=UTC))})
+
+    writer.write()
+    writer.write()
+    assert samples() == 1
+    writer.write(is_last=True)
+    assert samples() == 2
+    database.close()
