@@ -104,10 +104,9 @@ def test_dead_letters_are_counted(database: Database) -> None:
 def test_what_was_seen_last_comes_first_with_its_best_picture(database: Database) -> None:
     with database.transaction() as session:
         for number, vehicle_id in ((1, "v1"), (2, "v2")):
-            store(
-                session, tracklet("gate", number, start=START + timedelta(minutes=number)), vehicle_id, frames=[number]
-            )
-        store(session, tracklet("yard", 3, start=START + timedelta(minutes=3)))
+            of = tracklet("gate", number, start=60.0 * number, end=60.0 * number + 1)
+            store(session, of, vehicle_id, frames=[number])
+        store(session, tracklet("yard", 3, start=180.0, end=181.0))
     with database.snapshot() as session:
         found = latest_sightings(session, limit=2)
         seen = latest_sightings(session, visible={"gate"})
