@@ -213,6 +213,24 @@ def test_listeners_wait_while_the_database_is_away_and_that_is_logged_once(
     assert said == ["events: the database is away; listeners wait"]
 
 
+def test_what_nobody_expected_ends_the_streams_and_the_next_goes_on(
+    running: Running, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_session: Session, _after: int, _limit: int) -> list[DecisionEvent]:
+        raise ValueError("evidence that is no JSON")
+
+    with running.listening(secret) as stream:
+        begun = next(stream)["id"]
+        with monkeypatch.context() as patch:
+            patch.setattr(feed, "load_assignments_after", broken)
+            assert next(event for event in stream if event.get("event") == "closed")
+    running.add(50)
+    with running.listening(secret, **{"Last-Event-ID": begun}) as stream:
+        assert [one["vehicle_id"] for one in _decisions(stream, 1)] == ["v50"]
+        running.add(51)
+        assert [one["vehicle_id"] for one in _decisions(stream, 1)] == ["v51"]
+
+
 def test_a_viewer_hears_of_their_cameras_alone(running: Running) -> None:
     database = running.ask.services.database
     with running.listening(token(database, "vera"), **{"Last-Event-ID": "0"}) as stream:

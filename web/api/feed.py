@@ -50,7 +50,7 @@ class Listener:
         caller: As given.
         position: As given.
         is_behind: Whether they were let go of, since they took too long.
-        is_over: Whether the program ends.
+        is_over: Whether nothing more is offered: the program ends.
     """
 
     def __init__(self, caller: Caller, position: int) -> None:
@@ -71,7 +71,7 @@ class Listener:
             self._woken.set()
 
     def end(self) -> None:
-        """Says that the program ends."""
+        """Says that nothing more is offered."""
         self.is_over = True
         self._woken.set()
 
@@ -161,6 +161,16 @@ class Feed:
         self._listeners.clear()
 
     async def _look(self) -> None:
+        try:
+            await self._look_while_somebody_listens()
+        finally:
+            # Nothing is awaited in between: whoever joins from now on begins anew. Whoever listens still, after what
+            # nobody expected, would wait for ever.
+            self._looking = None
+            for listener in self._listeners:
+                listener.end()
+
+    async def _look_while_somebody_listens(self) -> None:
         trouble = ""
         while self._listeners:
             try:
@@ -175,8 +185,6 @@ class Feed:
             self._tell(found)
             if len(found) < BATCH:
                 await asyncio.sleep(PERIOD_S)
-        # Nothing is awaited in between: whoever joins from now on begins anew.
-        self._looking = None
 
     def _tell(self, found: Sequence[DecisionEvent]) -> None:
         if not found:
