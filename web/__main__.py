@@ -29,6 +29,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 app.add_typer(accounts_app, name="account")
 app.add_typer(tokens_app, name="token")
+#: Of what an open page says at once; views take far less. Of 16 MiB each, as uvicorn has it, 32 may wait.
+_MAX_MESSAGE_BYTES = 1 << 20
 _Certificate = Annotated[
     Path | None, typer.Option("--ssl-certfile", help="A certificate (PEM): the page is served over TLS.")
 ]
@@ -109,6 +111,7 @@ def _serve(site: SiteConfig, where: _Listening, *, show: bool) -> None:
             application,
             log_level="warning",
             server_header=False,
+            ws_max_size=_MAX_MESSAGE_BYTES,
             proxy_headers=where.proxies is not None,
             forwarded_allow_ips=where.proxies or "",
             ssl_certfile=where.certificate,

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import inspect, text
 from websockets import Origin
+from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
 from storage.accounts import Kind, Role
@@ -234,6 +235,13 @@ def test_the_pages_library_adds_nothing_for_those_who_are_not_logged_in(tmp_path
         assert (own.status_code, "sid" in own.text) == (200, True)
         assert not [name for name in own.headers if name.startswith("access-control-")]
         assert httpx.get(sockets, headers={"Origin": "http://evil.example"}).status_code == 403
+        talk = f"{address.replace('http', 'ws', 1)}/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+        with connect(talk, origin=Origin(address)) as socket:
+            socket.send("4" + "x" * (2 << 20))
+            with pytest.raises(ConnectionClosedError) as closed:
+                list(socket)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009  # too big
         account(database, "mira")
         assert httpx.get(sockets, headers={"Origin": address}).status_code == 401
         # What isn't there below the library's open paths is no page of the library's, which it would keep.
