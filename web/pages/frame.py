@@ -32,6 +32,8 @@ VIEWS = (
     ("Watch", "/watch", "notifications", "w"),
     ("Health", "/health", "monitor_heart", "h"),
 )
+#: How long a view may wait for its answer; the library's 3 s would end it while the database is busy for a moment.
+PATIENCE_S = 90.0
 _STATIC = Path(__file__).resolve().parent.parent / "static"
 #: Light or dark is the browser's own matter: it is kept there, and set before anything is painted.
 _DARK_KEY = "vehicle-tracker-dark"
@@ -99,7 +101,7 @@ def page(path: str, title: str, *, role: Role = Role.VIEWER) -> Callable[[Callab
         shown.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [one.replace(annotation=hints.get(one.name, str)) for one in parameters]
         )
-        return ui.page(path, title=f"{title} · Vehicle tracker")(shown)
+        return ui.page(path, title=f"{title} · Vehicle tracker", response_timeout=PATIENCE_S)(shown)
 
     return decorate
 
