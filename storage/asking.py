@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from storage.audit import Inquiry, note
-from storage.errors import StorageError
+from storage.errors import StorageError, TransientStorageError
 from storage.statements import hold_decisions
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def decided(database: Database, inquiry: Inquiry) -> Iterator[Session]:
             hold_decisions(session)
             note(session, inquiry, datetime.now(UTC))
             yield session
+    except TransientStorageError:
+        raise  # it tells nobody anything, and a note would wait for the same again
     except StorageError:
         noted(database, replace(inquiry, action=f"{inquiry.action}?"))
         raise
