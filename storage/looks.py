@@ -1,4 +1,4 @@
-"""When and where the crops of a vehicle were taken."""
+"""Where a vehicle was in the picture: when its crops were taken, and frame by frame."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from storage.models import AssignmentRow, EmbeddingRow
+from storage.errors import TrackletNotFoundError
+from storage.models import AssignmentRow, EmbeddingRow, SightingRow, TrackletRow
+from storage.paths import PathPoints, merged
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -51,3 +53,37 @@ def looks_of_vehicle(session: Session, vehicle_id: str) -> dict[str, tuple[Look,
         x1, y1, x2, y2 = box
         found.setdefault(tracklet_id, {}).setdefault(captured_at, Look(captured_at, quality, (x1, y1, x2, y2)))
     return {tracklet_id: tuple(looks.values()) for tracklet_id, looks in found.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PathOfTracklet:
+    """A tracklet's boxes.
+
+    Attributes:
+        camera: Where.
+        session: The connection, or the file, that it was seen in.
+        path: Frame by frame; empty where none is stored.
+    """
+
+    camera: str
+    session: str
+    path: PathPoints
+
+
+def path_of_tracklet(session: Session, tracklet_id: str) -> PathOfTracklet:
+    """The boxes of that tracklet, by its whole id; two SQL statements.
+
+    Raises:
+        TrackletNotFoundError: There is no such tracklet.
+    """
+    found = session.execute(
+        select(TrackletRow.camera, TrackletRow.session).where(TrackletRow.tracklet_id == tracklet_id)
+    ).one_or_none()
+    if found is None:
+        raise TrackletNotFoundError(f"tracklet {tracklet_id}: not known")
+    blobs = session.scalars(
+        select(SightingRow.path)
+        .where(SightingRow.tracklet_id == tracklet_id, SightingRow.path.is_not(None))
+        .order_by(SightingRow.sequence)
+    )
+    return PathOfTracklet(found.camera, found.session, merged(blob or b"" for blob in blobs))

@@ -14,7 +14,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "reid": frozenset(),
     "storage": frozenset(),
     "streamer": frozenset({"detector", "reid", "storage"}),
-    "web": frozenset({"reid", "storage", "streamer.config"}),
+    "web": frozenset({"reid", "storage", "streamer.config", "streamer.recordings"}),
 }
 #: Where a library may be imported: a file, or a folder that ends in a slash.
 LIBRARY_HOMES: Mapping[str, tuple[str, ...]] = {

@@ -1,4 +1,4 @@
-"""Pictures, by signed addresses; and the site plan."""
+"""Pictures and films, by signed addresses; and the site plan."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 from fastapi import Depends, HTTPException, Request
-from fastapi.responses import Response
+from fastapi.responses import FileResponse, Response
 
 from storage.accounts import Role
-from storage.errors import StorageError
+from storage.errors import StorageError, TrackletNotFoundError
 from web.callers import Caller
+from web.clips import ClipBusyError, ClipError
 from web.guard import require
-from web.signed_links import PICTURES
+from web.signed_links import CLIPS, PICTURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ def add_media(app: FastAPI) -> None:
     """Makes `/media/...` and the site plan known."""
     services: Services = app.state.services
     app.add_api_route(PICTURES + "{relative:path}", _pictures(services), methods=["GET"], include_in_schema=False)
+    app.add_api_route(CLIPS + "{tracklet_id:path}", _clips(services), methods=["GET"], include_in_schema=False)
     app.add_api_route("/media/plan", _plan(services), methods=["GET"], include_in_schema=False)
 
 
@@ -67,6 +69,21 @@ def _pictures(services: Services) -> Callable[..., Response]:
         return Response(data, media_type=kind, headers={"Cache-Control": f"private, max-age={age}"})
 
     return picture
+
+
+def _clips(services: Services) -> Callable[..., Response]:
+    def clip(tracklet_id: str, request: Request) -> Response:
+        check_signature(services, request)
+        try:
+            film = services.clips.film(tracklet_id)
+        except ClipBusyError as error:
+            raise HTTPException(503, str(error), headers={"Retry-After": "10"}) from error
+        except (ClipError, TrackletNotFoundError) as error:
+            raise HTTPException(404, str(error)) from error
+        age = int(services.site.web.link_minutes * 60)
+        return FileResponse(film, media_type="video/mp4", headers={"Cache-Control": f"private, max-age={age}"})
+
+    return clip
 
 
 def _plan(services: Services) -> Callable[..., Response]:

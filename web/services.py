@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from storage.asking import Inquiry, asked, decided
 from storage.crop_store import CropStore
+from web.clips import Clips
 from web.likeness import likeness_index
 from web.logins import still
 from web.picture_search import PictureSearch
@@ -35,6 +36,7 @@ class Services:
         crops: Crops and context pictures.
         zone: In which people read times.
         links: Addresses of pictures and clips.
+        clips: Films of stops, cut out of the cameras' files.
         pictures: What describes pictures that people send.
         is_public: Other machines reach the program: nobody is answered without an account, even if there is none.
     """
@@ -46,6 +48,7 @@ class Services:
         self.zone = ZoneInfo(site.time_zone)
         self.links = SignedLinks(site.web.link_minutes * 60)
         self.pictures = PictureSearch(site)
+        self.clips = Clips(site, database)
         self.is_public = False
         self._likeness: LikenessIndex | None = None
         self._likeness_lock = Lock()
@@ -85,5 +88,6 @@ class Services:
         return decided(self.database, Inquiry(action, still(self.database, caller).person, subject, details))
 
     def close(self) -> None:
-        """Lets go of the database."""
+        """Lets go of the database, and of films."""
+        self.clips.close()
         self.database.close()

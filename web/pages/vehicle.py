@@ -13,6 +13,7 @@ from storage import corrections as desk
 from storage.accounts import Role
 from storage.errors import CorrectionError, StorageError
 from web import reviewing
+from web.clips import no_clip_reason
 from web.pages.blocking import answered
 from web.pages.doubt import duration, show_explanation
 from web.pages.frame import View, page, thumbnail
@@ -102,7 +103,9 @@ def _hop(view: View, way: Way, number: int, hop: Hop) -> None:
                 show_explanation(view, stop.tracklet_id)
                 if view.caller.may(Role.OPERATOR):
                     _deeds(view, way, stop)
-            _scene(view, hop)
+            with ui.column().classes("gap-1 min-w-0 w-full"):
+                _scene(view, hop)
+                _player(view, stop)
 
 
 def _side_by_side(view: View, hop: Hop) -> None:
@@ -168,6 +171,24 @@ def _scene(view: View, hop: Hop) -> None:
             ui.element("div").classes("scene-box").style(
                 f"left: {left:.2f}%; top: {top:.2f}%; width: {right - left:.2f}%; height: {bottom - top:.2f}%"
             )
+
+
+def _player(view: View, stop: Stop) -> None:
+    """The moment itself, where the camera's source was a file: cut when somebody wants to see it."""
+    session = stop.tracklet_id.split("/")[1] if stop.tracklet_id.count("/") == 2 else ""
+    if no_clip_reason(view.services.site, stop.camera, session) is not None:
+        return
+
+    def play() -> None:
+        button.delete()
+        with place:
+            video = ui.element("video").classes("w-full rounded").props("controls autoplay muted playsinline")
+            video.props["src"] = view.services.links.clip(stop.tracklet_id)
+            video.props["aria-label"] = f"The vehicle at {stop.camera}"
+
+    place = ui.element("div").classes("w-full")
+    with place:
+        button = ui.button("Play the moment", icon="play_circle", on_click=play).props("flat dense no-caps")
 
 
 def _deeds(view: View, way: Way, stop: Stop) -> None:
