@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC
 from fractions import Fraction
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Timer
 from typing import TYPE_CHECKING
 
 import cv2
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 AROUND_S = 1.0
 #: Wider films are shrunk to this, in pixels.
 WIDEST = 960
-#: All films that are kept together; those longest unseen go first.
+#: All films that are kept together; the oldest go first.
 KEPT_BYTES = 200 << 20
 #: How long a film waits for another one that is being cut.
 BUSY_S = 20.0
@@ -71,7 +70,7 @@ def no_clip_reason(site: SiteConfig, camera_id: str, session: str) -> str | None
 
 
 class Clips:
-    """Cuts films, one at a time, and keeps the latest. Safe for several threads.
+    """Cuts films, one at a time, and keeps each for as long as its address is good. Safe for several threads.
 
     Args:
         site: The site file.
@@ -107,14 +106,21 @@ class Clips:
             # Named after how long it was in view, too: one that goes on is cut anew.
             name = hashlib.sha256(f"{tracklet_id}\n{tracklet.path.times[-1]}".encode()).hexdigest()
             film = self._room() / f"{name}.mp4"
-            if film.exists():
-                os.utime(film)
-            else:
+            if not film.exists():
                 self._cut(tracklet, film)
                 self._drop_old(film)
+                # No longer than its address is good: what is forgotten meanwhile must not lie here for days.
+                timer = Timer(self._site.web.link_minutes * 60, film.unlink, kwargs={"missing_ok": True})
+                timer.daemon = True
+                timer.start()
             return film
         finally:
             self._lock.release()
+
+    def has(self, tracklet_id: str, camera: str) -> bool:
+        """Whether there is a film of that tracklet, as far as can be told without reading the file."""
+        parts = tracklet_id.split("/")
+        return len(parts) == 3 and no_clip_reason(self._site, camera, parts[1]) is None
 
     def close(self) -> None:
         """Removes all films."""
@@ -146,7 +152,8 @@ class Clips:
                 _copy(source, target, camera, tracklet, self._site.web.max_clip_s)
             part.replace(film)
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise ClipError(f"no film: the camera's file can't be read: {error}") from error
+            # Without the library's own words, which name the file's place.
+            raise ClipError("no film: the camera's file can't be read") from error
         finally:
             part.unlink(missing_ok=True)
 

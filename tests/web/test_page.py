@@ -116,6 +116,9 @@ def test_all_views_stand(page: Page, address: str, site: SiteConfig) -> None:
     _goes_in(page, "Vehicle")
     expect(page.get_by_role("group", name="Site plan").locator(".way").first).to_be_visible()
     _picture(page, "vehicle")
+    page.get_by_role("button", name="Play the moment").first.click()
+    expect(page.locator("video")).to_be_visible()
+    page.wait_for_function("document.querySelector('video').readyState >= 2 && !document.querySelector('video').error")
 
     for name, wanted in (
         ("Search", "Drop a picture"),

@@ -100,6 +100,11 @@ class StopOfVehicle(Answer):
     )
     crops: Crops
     context: str | None = Field(description="Where the picture of its scene is found, or null.", examples=[PICTURE])
+    clip: str | None = Field(
+        description="Where its film is found, if the camera's source is a video file and pictures aren't blurred; "
+        "cut when it is asked for.",
+        examples=["/media/clips/cam1_rgb/e046dd09da58/1?expires=1767272400&signature=0a1b"],
+    )
     path: PathOfBoxes | None = Field(default=None, description="Only where it was asked for.")
 
 
@@ -162,6 +167,7 @@ def _stop(services: Services, stop: Stop, *, with_path: bool) -> StopOfVehicle:
         camera_trouble=stop.camera_trouble,
         crops=crops(services, stop.crop_images),
         context=None if stop.context_image is None else services.links.picture(stop.context_image),
+        clip=services.links.clip(stop.tracklet_id) if services.clips.has(stop.tracklet_id, stop.camera) else None,
         path=_path(stop.path, stop.arrival) if with_path else None,
     )
 

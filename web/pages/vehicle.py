@@ -13,7 +13,6 @@ from storage import corrections as desk
 from storage.accounts import Role
 from storage.errors import CorrectionError, StorageError
 from web import reviewing
-from web.clips import no_clip_reason
 from web.pages.blocking import answered
 from web.pages.doubt import duration, show_explanation
 from web.pages.frame import View, page, thumbnail
@@ -175,8 +174,7 @@ def _scene(view: View, hop: Hop) -> None:
 
 def _player(view: View, stop: Stop) -> None:
     """The moment itself, where the camera's source was a file: cut when somebody wants to see it."""
-    session = stop.tracklet_id.split("/")[1] if stop.tracklet_id.count("/") == 2 else ""
-    if no_clip_reason(view.services.site, stop.camera, session) is not None:
+    if not view.services.clips.has(stop.tracklet_id, stop.camera):
         return
 
     def play() -> None:
