@@ -1,4 +1,4 @@
-"""Films of stops: cut where the vehicle was, with its box; had by signed addresses alone; refused where they must be."""
+"""Films of stops: cut where the vehicle was, with its box; by signed addresses alone; refused where they must be."""
 
 from __future__ import annotations
 
