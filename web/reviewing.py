@@ -107,6 +107,30 @@ def merge(services: Services, caller: Caller, keep: str, other: str, *, note: st
         return desk.merge(session, keep, other, by=caller.person, at=datetime.now(UTC), note=note)
 
 
+def confirm(services: Services, caller: Caller, tracklet_id: str, *, note: str = "") -> Correction:
+    """A tracklet is where it belongs, by that person's word.
+
+    Raises:
+        CorrectionError: The caller may not, or that person has said so already.
+        TrackletNotFoundError: It isn't known.
+    """
+    _check_role(caller)
+    with services.deciding(caller, "confirm", tracklet_id) as session:
+        return desk.confirm(session, [tracklet_id], by=caller.person, at=datetime.now(UTC), note=note)
+
+
+def split(services: Services, caller: Caller, tracklet_id: str, *, note: str = "") -> Correction:
+    """A tracklet is another vehicle, by that person's word.
+
+    Raises:
+        CorrectionError: The caller may not, or it is all that its vehicle has.
+        TrackletNotFoundError: It isn't known.
+    """
+    _check_role(caller)
+    with services.deciding(caller, "split", tracklet_id) as session:
+        return desk.split(session, [tracklet_id], by=caller.person, at=datetime.now(UTC), note=note)
+
+
 def take_back(services: Services, caller: Caller, correction_id: int) -> Correction:
     """Undoes a correction.
 

@@ -65,15 +65,22 @@ class Way:
 
     Attributes:
         trajectory: The stops by arrival.
-        hops: One for each stop.
+        hops: Of the latest stops, one each.
     """
 
     trajectory: Trajectory
     hops: tuple[Hop, ...]
 
 
-def way_of(services: Services, caller: Caller, vehicle_id: str) -> Way:
+def way_of(services: Services, caller: Caller, vehicle_id: str, *, at: str = "", latest: int | None = None) -> Way:
     """The way of that vehicle, or of the only one whose id begins so; noted.
+
+    Args:
+        services: The site's.
+        caller: Who asks.
+        vehicle_id: The vehicle.
+        at: A tracklet whose stop is to be among the hops.
+        latest: Hops of so many stops, or from that tracklet on; None: of all.
 
     Raises:
         VehicleNotFoundError: None, or several.
@@ -82,8 +89,10 @@ def way_of(services: Services, caller: Caller, vehicle_id: str) -> Way:
         found = trajectory(session, vehicle_id, visible=caller.cameras)
         looks = looks_of_vehicle(session, found.vehicle_id)
     by_id = {stop.tracklet_id: stop for stop in found.stops}
+    begin = 0 if latest is None else max(len(found.stops) - latest, 0)
+    begin = min([begin, *(number for number, stop in enumerate(found.stops) if stop.tracklet_id == at)])
     hops = []
-    for stop in found.stops:
+    for stop in found.stops[begin:]:
         candidate = _chosen(stop, found.vehicle_id)
         other = by_id.get(str(candidate.get("tracklet_id")))
         similarity = candidate.get("similarity")

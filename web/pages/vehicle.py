@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from nicegui import ui
 
-from storage import corrections as desk
 from storage.accounts import Role
-from storage.errors import CorrectionError, StorageError
+from storage.errors import StorageError
 from web import reviewing
 from web.pages.blocking import answered
 from web.pages.doubt import duration, show_explanation
@@ -27,24 +25,28 @@ if TYPE_CHECKING:
     from storage.trajectories import Stop
 
 _CROP = 176
+#: Stops that are shown one by one, unless all are asked for.
+LATEST = 50
 
 
 @page("/vehicles/{vehicle_id}", "Vehicle")
-async def vehicle(view: View, vehicle_id: str, at: str = "") -> None:
+async def vehicle(view: View, vehicle_id: str, at: str = "", whole: bool = False) -> None:
     """Its way on the plan and in time, then stop by stop; `at` names a tracklet that is brought into view."""
-    way = await answered(way_of, view.services, view.caller, vehicle_id)
+    way = await answered(way_of, view.services, view.caller, vehicle_id, at=at, latest=None if whole else LATEST)
     _summary(view, way)
     with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-[minmax(0,3fr)_minmax(0,2fr)] gap-4 w-full"):
         with ui.element("section").classes("panel").props('aria-label="On the plan"'):
             site_plan(view, way=_halts(way))
         with ui.element("section").classes("panel").props('aria-label="In time"'):
             time_line(view, way.trajectory.stops)
-    for number, hop in enumerate(way.hops, start=1):
+    left_out = len(way.trajectory.stops) - len(way.hops)
+    if left_out:
+        name = quote(way.trajectory.vehicle_id, safe="")
+        ui.link(f"{_stops(left_out)} before these: show all", f"/vehicles/{name}?whole=true")
+    for number, hop in enumerate(way.hops, start=1 + left_out):
         _hop(view, way, number, hop)
-    if at:
-        chosen = next((number for number, hop in enumerate(way.hops, 1) if hop.stop.tracklet_id == at), None)
-        if chosen is not None:
-            ui.run_javascript(f"document.getElementById('stop-{chosen}')?.scrollIntoView({{block: 'center'}})")
+        if at and hop.stop.tracklet_id == at:
+            ui.run_javascript(f"document.getElementById('stop-{number}')?.scrollIntoView({{block: 'center'}})")
 
 
 def _summary(view: View, way: Way) -> None:
@@ -191,24 +193,15 @@ def _player(view: View, stop: Stop) -> None:
 
 def _deeds(view: View, way: Way, stop: Stop) -> None:
     """What an operator may say of a stop."""
-    name = [stop.tracklet_id]
     with ui.row().classes("gap-1"):
-        _deed(view, "Right: confirm", "check", "confirm", stop, lambda s, **by: desk.confirm(s, name, **by))
-        if len(way.hops) > 1:
-            _deed(
-                view, "Another vehicle: split", "call_split", "split", stop, lambda s, **by: desk.split(s, name, **by)
-            )
+        _deed(view, "Right: confirm", "check", reviewing.confirm, stop)
+        if len(way.trajectory.stops) > 1:
+            _deed(view, "Another: split", "call_split", reviewing.split, stop)
 
 
-def _deed(view: View, label: str, icon: str, action: str, stop: Stop, decide: Callable[..., Correction]) -> None:
-    def decided() -> Correction:
-        if not view.caller.may(Role.OPERATOR):
-            raise CorrectionError(f"{view.caller.person} is a {view.caller.role}: to decide is left to operators")
-        with view.services.deciding(view.caller, action, stop.tracklet_id) as session:
-            return decide(session, by=view.caller.person, at=datetime.now(UTC))
-
+def _deed(view: View, label: str, icon: str, decide: Callable[..., Correction], stop: Stop) -> None:
     async def pressed() -> None:
-        await _tell(view, decided)
+        await _tell(view, lambda: decide(view.services, view.caller, stop.tracklet_id))
 
     ui.button(label, icon=icon, on_click=pressed).props("flat dense no-caps")
 

@@ -1,0 +1,169 @@
+"""One vehicle's way as the page tells it: what each stop was compared with, where it stood, and when."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storage.accounts import Role
+from storage.database import Database
+from storage.errors import CorrectionError, VehicleNotFoundError
+from storage.looks import looks_of_vehicle
+from storage.records import AssignmentRecord, EmbeddingRecord
+from storage.writer import Writer
+from tests.storage.storage_builders import after, path, tracklet
+from tests.web.asking import site_file
+from web import reviewing
+from web.callers import Caller
+from web.services import Services
+from web.way import way_of
+
+with warnings.catch_warnings():
+    # The page's library imports a client for Kafka, if it is there, which reads its files by an old way.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"(read|open)_text is deprecated")
+    from web.pages.frame import View
+    from web.pages.time_line import drawing
+    from web.pages.vehicle import _halts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ANNA = Caller("anna", Role.OPERATOR)
+SCENE = "context/gate/s1/1.jpg"
+GATE, YARD = "gate/s1/1", "yard/s1/2"
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    """`v1` was at the gate, whose camera saw it thrice, and then in the yard, where it was linked to that."""
+    site = site_file(tmp_path)
+    database = Database.open(site.database)
+    made = Services(site, database)
+    first = tracklet("gate", 1, start=0.0, end=4.0, context_image=SCENE, end_reason="left")
+    second = tracklet("yard", 2, start=9.0, end=12.0, end_reason="left")
+    # The second look is better by enough to be the scene's, the third is not.
+    looks = [(1.0, 0.5, (10.0, 20.0, 30.0, 40.0)), (2.0, 0.6, (100.0, 50.0, 200.0, 150.0)), (3.0, 0.61, (0, 0, 9, 9))]
+    with database.transaction() as session:
+        writer = Writer(session)
+        writer.store_sighting(first, path(first), [_look(first.tracklet_id, *look) for look in looks[:1]])
+        for number, look in enumerate(looks[1:], start=1):
+            segment = path(first, number)
+            writer.store_sighting(first, segment, [_look(first.tracklet_id, *look, sequence=number)])
+        writer.store_sighting(second, path(second), [_look(second.tracklet_id, 10.0, 0.5, (0, 0, 9, 9))])
+        writer.assign(_decision(GATE, "new", None, []))
+        writer.assign(_decision(YARD, "linked", 2.0, [_candidate()]))
+    picture = BytesIO()
+    Image.new("RGB", (400, 200)).save(picture, "JPEG")
+    made.crops.save(SCENE, picture.getvalue())
+    yield made
+    made.close()
+
+
+def _look(
+    of: str, at: float, quality: float, box: tuple[float, float, float, float], *, sequence: int = 0
+) -> EmbeddingRecord:
+    return EmbeddingRecord(
+        sighting_id=f"{of}/{sequence}",
+        tracklet_id=of,
+        modality="visible",
+        model_id="m",
+        vector=np.array([1.0, 0.0], np.float32),
+        quality=quality,
+        captured_at=after(at),
+        box=box,
+        crop_image=f"{of}.jpg",
+    )
+
+
+def _decision(of: str, reason: str, score: float | None, candidates: list[dict[str, Any]]) -> AssignmentRecord:
+    return AssignmentRecord(
+        of,
+        "v1",
+        reason,
+        is_provisional=False,
+        score=score,
+        margin=score,
+        modality_pair=None if score is None else "visible~visible",
+        transit_s=None if score is None else 5.0,
+        model_id="m",
+        decided_at=after(20.0),
+        evidence={"candidates": candidates, "halved": True},
+    )
+
+
+def _candidate() -> dict[str, Any]:
+    return {"vehicle_id": "v1", "tracklet_id": GATE, "camera": "gate", "similarity": 0.75}
+
+
+def test_a_stop_stands_beside_the_one_that_it_was_compared_with(services: Services) -> None:
+    way = way_of(services, ANNA, "v1")
+    first, second = way.hops
+    assert (first.other, second.other) == (None, first.stop)
+    assert second.similarity == 0.75
+    assert "fitted best" in second.reason
+    assert [halt.camera for halt in _halts(way)] == ["gate", "yard"]
+    assert _halts(way)[1].label == "5.0 s"
+
+
+def test_the_box_stands_where_the_scene_was_taken(services: Services) -> None:
+    first, second = way_of(services, ANNA, "v1").hops
+    assert first.box == pytest.approx((100 / 400, 50 / 200, 200 / 400, 150 / 200))
+    assert second.box is None
+
+
+def test_no_box_is_drawn_where_its_scale_is_not_known(services: Services) -> None:
+    picture = BytesIO()
+    Image.new("RGB", (services.site.crops.context_width_px, 540)).save(picture, "JPEG")
+    services.crops.save(SCENE, picture.getvalue())
+    assert way_of(services, ANNA, "v1").hops[0].box is None
+    services.crops.remove(SCENE)
+    assert way_of(services, ANNA, "v1").hops[0].box is None
+
+
+def test_who_sees_one_camera_hears_of_no_other(services: Services) -> None:
+    mira = Caller("mira", Role.VIEWER, frozenset({"yard"}))
+    (hop,) = way_of(services, mira, "v1").hops
+    assert (hop.stop.camera, hop.other, hop.similarity, hop.stop.transit_s) == ("yard", None, None, None)
+    with pytest.raises(VehicleNotFoundError):
+        way_of(services, Caller("tom", Role.VIEWER, frozenset({"port"})), "v1")
+
+
+def test_the_latest_stops_are_told_and_the_one_that_is_asked_for(services: Services) -> None:
+    assert [hop.stop.tracklet_id for hop in way_of(services, ANNA, "v1", latest=1).hops] == [YARD]
+    assert [hop.stop.tracklet_id for hop in way_of(services, ANNA, "v1", latest=1, at=GATE).hops] == [GATE, YARD]
+
+
+def test_a_stop_is_confirmed_and_split_by_operators_alone(services: Services) -> None:
+    with pytest.raises(CorrectionError, match="left to operators"):
+        reviewing.split(services, Caller("mira", Role.VIEWER), YARD)
+    made = reviewing.confirm(services, ANNA, YARD)
+    assert "anna's word" in way_of(services, ANNA, "v1").hops[1].reason
+    reviewing.take_back(services, ANNA, made.correction_id)
+    reviewing.split(services, ANNA, YARD)
+    assert len(way_of(services, ANNA, "v1").hops) == 1
+
+
+def test_each_moment_of_a_tracklet_has_one_look(services: Services) -> None:
+    with services.database.snapshot() as session:
+        found = looks_of_vehicle(session, "v1")
+    assert [look.quality for look in found[GATE]] == pytest.approx([0.5, 0.6, 0.61])
+    assert len(found[YARD]) == 1
+
+
+def test_a_time_line_has_a_bar_for_each_stop_and_names_as_text(services: Services) -> None:
+    stops = way_of(services, ANNA, "v1").trajectory.stops
+    root = ElementTree.fromstring(drawing(View(services, ANNA), stops))
+    assert len(root.findall(".//rect")) == 2
+    assert {text.text for text in root.findall("text")} >= {"gate", "yard"}
+    nasty = "<img src=x onerror=alert(1)>"
+    text = drawing(View(services, ANNA), [replace(stops[0], camera=nasty)])
+    ElementTree.fromstring(text)
+    assert "<img" not in text
