@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from nicegui import events, ui
@@ -17,11 +18,12 @@ from web.pages.blocking import answered
 from web.pages.frame import View, page
 
 #: More rows than this are taller than browsers draw; nobody scrolls to them: the filters are the way there.
-MAX_ROWS = 250_000
+MAX_ROWS = 150_000
 _ANY = ""
 _STYLE = """
 .vehicle-list { height: max(20rem, calc(100vh - 21rem)); }
-.vehicle-row { left: 0; right: 0; display: flex; gap: .75rem; padding: .25rem .5rem; overflow: hidden; color: inherit;
+.vehicle-place { left: 0; right: 0; }
+.vehicle-row { height: 100%; display: flex; gap: .75rem; padding: .25rem .5rem; overflow: hidden; color: inherit;
   text-decoration: none; border: 1px solid rgba(128,128,128,.35); border-radius: .5rem; align-items: center; }
 .vehicle-row:hover { background: rgba(128,128,128,.15); }
 .vehicle-row:focus { outline: 2px solid var(--q-primary); outline-offset: -2px; }
@@ -85,15 +87,13 @@ async def vehicles(
         "min_cameras": min_cameras,
     }
     ui.add_css(_STYLE)
-    fault = ""
     try:
         filters = filters_of(said, view.services.zone)
     except StorageError as error:
-        filters, fault = Filters(), str(error)
-    _form(view, said)
-    if fault:
-        frame.failed(fault)
+        _form(view, said)
+        frame.failed(str(error))
         return
+    _form(view, said | {"start": _shown(filters.start), "end": _shown(filters.end)})
     count = await answered(listing.how_many, view.services, view.caller, filters)
     ui.label(f"{count:,} vehicle{'s' if count != 1 else ''}, latest first").classes("text-subtitle2").props(
         'role="status"'
@@ -122,8 +122,8 @@ def _form(view: View, said: dict[str, str]) -> None:
     bands = {band.value: band.value.replace("_", " ") for band in Modality}
     with ui.element("div").classes("grid grid-cols-2 md:grid-cols-4 lg:grid-cols-7 gap-2 w-full items-end"):
         fields: dict[str, Any] = {
-            "start": ui.input("From", value=_shown(said["start"])).props('type="datetime-local" step=1 stack-label'),
-            "end": ui.input("Until", value=_shown(said["end"])).props('type="datetime-local" step=1 stack-label'),
+            "start": ui.input("From", value=said["start"]).props('type="datetime-local" step=1 stack-label'),
+            "end": ui.input("Until", value=said["end"]).props('type="datetime-local" step=1 stack-label'),
             "camera": _choice("Camera", cameras, said["camera"]),
             "vehicle_class": ui.input("Class", value=said["vehicle_class"], placeholder="any"),
             "modality": _choice("Band", bands, said["modality"]),
@@ -155,6 +155,6 @@ def _choice(name: str, options: dict[str, str], value: str) -> ui.select:
     return ui.select({_ANY: "any", **options, **kept}, value=value, label=name)
 
 
-def _shown(moment: str) -> str:
-    """As the browser's field takes it: without a zone."""
-    return moment[:19]
+def _shown(moment: datetime | None) -> str:
+    """As the browser's field takes it: in the site's zone, without naming it."""
+    return "" if moment is None else moment.replace(tzinfo=None).isoformat(timespec="seconds")

@@ -6,9 +6,11 @@ export default {
     <div ref="box" class="vehicle-list" role="list" tabindex="0" :aria-label="count + ' vehicles, latest first'"
          @scroll.passive="scrolled" @keydown="pressed" style="overflow-y:auto;position:relative;width:100%">
       <div :style="{height: count * height + 'px', position: 'relative'}">
-        <a v-for="i in shown" :key="i" :href="row(i) ? row(i).href : undefined" role="listitem" :data-index="i"
-           :aria-setsize="count" :aria-posinset="i + 1" :aria-busy="!row(i)" @focus="active = i"
-           class="vehicle-row" :style="{position: 'absolute', top: i * height + 'px', height: height - 8 + 'px'}">
+        <div v-for="i in shown" :key="i" role="listitem" :aria-setsize="count" :aria-posinset="i + 1"
+             :aria-busy="!row(i)" class="vehicle-place"
+             :style="{position: 'absolute', top: i * height + 'px', height: height - 8 + 'px'}">
+          <a :href="row(i) ? row(i).href : undefined" :data-index="i" :tabindex="row(i) ? undefined : 0"
+             @focus="active = i" class="vehicle-row">
           <template v-if="row(i)">
             <span class="vehicle-pictures">
               <img v-for="p in row(i).pictures" :key="p.band" :src="p.src" :alt="row(i).name + ', ' + p.band"
@@ -24,7 +26,8 @@ export default {
             </span>
           </template>
           <template v-else><span class="vehicle-blank picture"></span><span class="vehicle-blank"></span></template>
-        </a>
+          </a>
+        </div>
       </div>
     </div>`,
   data: () => ({ top: 0, room: 800, height: 104, active: 0, parts: {}, asked: {} }),
@@ -79,11 +82,19 @@ export default {
       this.parts[n] = rows;
     },
     failed(n) {
-      delete this.asked[n];
+      // Asked for again soon: what failed passes, as a rule, and nobody should have to scroll for it.
+      this.asked[n] = Date.now() - 5000;
+      clearTimeout(this.timer);
+      this.timer = setTimeout(this.ask, 5100);
     },
     pressed(event) {
       const page = Math.max(1, Math.floor(this.room / this.height) - 1);
-      const inside = document.activeElement !== this.$refs.box;
+      const view = this.$refs.box;
+      const inside = document.activeElement !== view && view.contains(document.activeElement);
+      // Who has scrolled on by wheel goes on from what is in view.
+      const first = Math.ceil(view.scrollTop / this.height);
+      const last = Math.floor((view.scrollTop + this.room) / this.height) - 1;
+      if (this.active < first - 1 || this.active > last + 1) this.active = first;
       const steps = { ArrowDown: inside ? 1 : 0, ArrowUp: -1, PageDown: page, PageUp: -page };
       let to = this.active;
       if (event.key in steps) to += steps[event.key];
