@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from query_plans import BEGIN, POSTGRESQL, SQLITE, STEP_S, Words, fill, own_postgresql
 from rich.console import Console
-from sqlalchemy import Connection, Engine, event, insert, select, text
+from sqlalchemy import Connection, Engine, event, insert, select
 from sqlalchemy.orm import Session
 
 from reid.calibration import Calibration, load_calibration
@@ -161,20 +161,8 @@ def write_vectors(connection: Connection, rows: int) -> None:
 
 
 def prepare(database: Database, rows: int, words: Words) -> None:
-    """Fills it, and says of each vehicle when it was seen."""
+    """Fills it, with vectors that likeness can be asked of."""
     fill(database, rows, words, write_vectors=lambda connection: write_vectors(connection, rows))
-    members = "assignments a JOIN tracklets t ON t.tracklet_id = a.tracklet_id AND a.is_current"
-    with database.transaction() as session:
-        if words is POSTGRESQL:
-            session.connection().exec_driver_sql("SET LOCAL statement_timeout = 0")
-        session.execute(
-            text(
-                "UPDATE vehicles SET first_seen = seen.f, last_seen = seen.l FROM (SELECT a.vehicle_id AS v, "
-                f"min(t.started_at) AS f, max(t.ended_at) AS l FROM {members} GROUP BY a.vehicle_id) AS seen "
-                "WHERE seen.v = vehicles.vehicle_id"
-            )
-        )
-        session.execute(text("ANALYZE"))
 
 
 def made_up_calibration() -> Calibration:

@@ -112,6 +112,15 @@ class Cost:
     whole: set[str] = field(default_factory=set)
 
 
+#: When each vehicle was seen first and last: lists are ordered by it.
+_SEEN = """
+UPDATE vehicles SET first_seen = seen.first_at, last_seen = seen.last_at FROM (
+    SELECT a.vehicle_id, min(t.started_at) AS first_at, max(t.ended_at) AS last_at
+    FROM assignments a JOIN tracklets t ON t.tracklet_id = a.tracklet_id WHERE a.is_current GROUP BY a.vehicle_id
+) AS seen WHERE seen.vehicle_id = vehicles.vehicle_id
+"""
+
+
 def fill(
     database: Database, rows: int, words: Words, *, write_vectors: Callable[[Connection], object] | None = None
 ) -> None:
@@ -139,6 +148,7 @@ def fill(
             index.create(connection)
     with database.transaction() as session:
         session.connection().exec_driver_sql("SET LOCAL statement_timeout = 0" if words is POSTGRESQL else "SELECT 1")
+        session.execute(text(_SEEN))
         session.execute(text("ANALYZE"))
 
 
