@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from reid.modality import Modality
 from storage.errors import StorageError
 from storage.trajectories import VehicleSummary, count_vehicles, vehicles
+from web import wording
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -136,10 +137,10 @@ def row(services: Services, one: VehicleSummary) -> dict[str, Any]:
         "cameras": " → ".join(one.cameras),
         "stops": f"{one.tracklets} stop{'s' if one.tracklets != 1 else ''}",
         "pictures": [
-            {"src": services.links.picture(image), "band": band.replace("_", " ")}
+            {"src": services.links.picture(image), "band": wording.band(band)}
             for band, image in sorted(one.crop_images.items())
         ],
-        "bands": ", ".join(band.replace("_", " ") for band in one.modalities),
+        "bands": ", ".join(wording.band(band) for band in one.modalities),
     }
 
 

@@ -12,6 +12,7 @@ from storage.errors import StorageError
 from storage.looks import Look, looks_of_vehicle
 from storage.records import MATCHER
 from storage.trajectories import Stop, Trajectory, trajectory
+from web import wording
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,18 +21,6 @@ if TYPE_CHECKING:
     from web.services import Services
 
 Box = tuple[float, float, float, float]
-
-_REASONS = {
-    "new": "A vehicle not seen before: nothing known fitted well enough.",
-    "linked": "Of all vehicles that could have come here, this one fitted best.",
-    "joined": "Its tracklet at this camera had broken off, and goes on here.",
-    "returned": "A vehicle that had been away for long came back: its looks decided.",
-    "merge": "Somebody said that two vehicles are one.",
-    "split": "Somebody said that this is another vehicle.",
-    "move": "Somebody moved it here.",
-    "confirm": "Somebody said that it is right.",
-    "undo": "A correction was taken back: what had been decided before holds again.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +42,7 @@ class Hop:
     @property
     def reason(self) -> str:
         """Why it is this vehicle's, in a sentence."""
-        said = _REASONS.get(self.stop.reason, self.stop.reason)
+        said = wording.reason(self.stop.reason)
         if self.stop.decided_by != MATCHER:
             return f"{said} It is {self.stop.decided_by}'s word."
         return f"{said} It may still change by itself." if self.stop.is_provisional else said

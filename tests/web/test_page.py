@@ -93,6 +93,8 @@ def _far(site: SiteConfig) -> str:
 
 def _goes_in(page: Page, title: str) -> None:
     expect(page.get_by_role("heading", name=title, level=1)).to_be_visible()
+    # Keys and clicks are heard from here on.
+    page.wait_for_function("window.did_handshake")
     # Nothing lies beside the page, at whatever width.
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 

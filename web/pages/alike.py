@@ -9,7 +9,7 @@ from nicegui import ui
 
 from storage.accounts import Role
 from storage.errors import StorageError
-from web import reviewing
+from web import reviewing, wording
 from web.pages import frame
 from web.pages.blocking import answered
 
@@ -37,7 +37,7 @@ def show_likeness(view: View, one: Likeness, place: int, *, merge_with: str | No
         place: From 1.
         merge_with: The vehicle that was searched by, where the two may be called one; None: it was a picture.
     """
-    band = one.modality.replace("_", " ")
+    band = wording.band(one.modality)
     with ui.card().classes("w-full p-2").props("flat bordered"), ui.row().classes("w-full items-center gap-3"):
         ui.label(str(place)).classes("text-h6 w-6 text-right shrink-0")
         if one.crop_image is None:

@@ -9,6 +9,7 @@ from nicegui import ui
 
 from storage.errors import StorageError
 from storage.explanation import explain, in_words
+from web import wording
 from web.pages import frame
 from web.pages.blocking import answered
 
@@ -27,13 +28,6 @@ KEYS = (
     ("n or → next", False),
     ("p or ← the one before", False),
 )
-_REASONS = {
-    "new": "nothing fitted well enough, so it became a vehicle of its own",
-    "linked": "of all that could have come here, the other fitted best",
-    "joined": "the sight of the same camera broke off and seemed to go on",
-    "undo": "a correction was taken back, so what had been decided before stands again",
-    "returned": "a vehicle that had been away for long seemed to come back",
-}
 
 
 def show_doubt(view: View, link: DoubtfulLink) -> None:
@@ -58,13 +52,14 @@ def show_doubt(view: View, link: DoubtfulLink) -> None:
 
 def reasons(link: DoubtfulLink) -> list[str]:
     """Why it was decided so, and what makes it doubtful, in words."""
-    lines = [f"Why: {_REASONS.get(link.reason, link.reason)}."]
+    lines = [f"Why: {wording.reason(link.reason)}"]
     gap = (link.started_at - link.other_started_at).total_seconds()
     order = "after" if gap >= 0 else "before"
-    lines.append(f"Time between: {link.camera} came into view {duration(abs(gap))} {order} {link.other_camera}.")
+    lines.append(
+        f"Time between: {link.camera} came into view {wording.duration(abs(gap))} {order} {link.other_camera}."
+    )
     if link.modality_pair is not None:
-        first, _, second = link.modality_pair.replace("_", " ").partition("~")
-        lines.append(f"Compared: {first} with {second}." if second else f"Compared: {first}.")
+        lines.append(f"Compared: {wording.band(link.modality_pair)}.")
     if link.kind == "near miss" and link.margin is not None:
         if link.margin > 0:
             lines.append(f"Margin: another {link.margin:.1f} in log-odds would have linked it to a vehicle.")
@@ -75,15 +70,6 @@ def reasons(link: DoubtfulLink) -> list[str]:
     elif link.kind == "link":
         lines.append("Margin: there was no other candidate.")
     return lines
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _side(view: View, tracklet_id: str, vehicle_id: str, camera: str, started_at: datetime) -> None:
@@ -102,7 +88,7 @@ def _crops(view: View, crop_images: dict[str, str], of_other: set[str], camera: 
     if not crop_images:
         ui.label("no picture was kept").classes("text-sm")
     for band in sorted(crop_images, key=lambda one: (one not in of_other, one)):
-        name = band.replace("_", " ")
+        name = wording.band(band)
         picture = ui.image(view.services.links.picture(crop_images[band])).classes("w-full h-44 sm:h-72 rounded")
         picture.props('fit="contain" no-spinner')
         # Set and not parsed: a camera's name may hold whatever somebody wrote into it.

@@ -10,9 +10,9 @@ from nicegui import ui
 
 from storage.accounts import Role
 from storage.errors import StorageError
-from web import reviewing
+from web import reviewing, wording
 from web.pages.blocking import answered
-from web.pages.doubt import duration, show_explanation
+from web.pages.doubt import show_explanation
 from web.pages.frame import View, page, thumbnail
 from web.pages.site_plan import Halt, site_plan
 from web.pages.time_line import time_line
@@ -58,7 +58,7 @@ def _summary(view: View, way: Way) -> None:
                 for band, image in stop.crop_images.items():
                     best.setdefault(band, image)
             for band, image in sorted(best.items()):
-                thumbnail(view, image, alt=f"{found.vehicle_class}, {_spoken(band)}", size=88)
+                thumbnail(view, image, alt=f"{found.vehicle_class}, {wording.band(band)}", size=88)
             with ui.column().classes("gap-0 grow min-w-0"):
                 ui.label(f"{found.vehicle_class} {found.vehicle_id[:8]}").classes("text-h6")
                 seen = f"{view.time(found.first_seen, '%Y-%m-%d %H:%M:%S')} to {view.time(found.last_seen)}"
@@ -80,7 +80,7 @@ def _halts(way: Way) -> list[Halt]:
     for left, reached in pairwise(stops):
         if left.camera != reached.camera:
             between = (reached.arrival - left.departure).total_seconds()
-            halts.append(Halt(reached.camera, duration(between) if between >= 0 else "in both"))
+            halts.append(Halt(reached.camera, wording.duration(between) if between >= 0 else "in both"))
     return halts
 
 
@@ -129,7 +129,7 @@ def _crop(view: View, stop: Stop, band: str | None) -> None:
             ui.icon("no_photography", size="3rem").classes("soft").props('aria-label="no picture was kept"')
         else:
             thumbnail(view, image, alt=f"The vehicle at {stop.camera}", size=_CROP)
-        bands = ", ".join(_spoken(one) for one in stop.modalities)
+        bands = ", ".join(wording.band(one) for one in stop.modalities)
         ui.label(f"{stop.camera}, {bands}").classes("text-xs soft")
 
 
@@ -147,12 +147,14 @@ def _figures(hop: Hop) -> list[str]:
     stop = hop.stop
     told = []
     if stop.modality_pair is not None:
-        told.append(f"Compared: {_spoken(stop.modality_pair.replace('~', ' with '))}.")
+        told.append(f"Compared: {wording.band(stop.modality_pair)}.")
     if hop.similarity is not None:
         told.append(f"Similarity of the looks: {hop.similarity:.2f}.")
     if stop.transit_s is not None:
         gap = stop.transit_s
-        told.append(f"Time between: {duration(gap)}." if gap >= 0 else f"In both views for {duration(-gap)}.")
+        told.append(
+            f"Time between: {wording.duration(gap)}." if gap >= 0 else f"In both views for {wording.duration(-gap)}."
+        )
     if stop.margin is not None and stop.score is not None:
         told.append(f"Ahead of the next best by {stop.margin:.1f} in log-odds.")
     return told
@@ -248,10 +250,6 @@ async def _tell(view: View, decide: Callable[[], Correction]) -> None:
 
 def _link(label: str, icon: str, address: str) -> None:
     ui.button(label, icon=icon, on_click=lambda: ui.navigate.to(address)).props("flat dense no-caps")
-
-
-def _spoken(band: str) -> str:
-    return band.replace("_", " ")
 
 
 def _stops(count: int) -> str:

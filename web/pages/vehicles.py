@@ -11,7 +11,7 @@ from nicegui.element import Element
 
 from reid.modality import Modality
 from storage.errors import StorageError
-from web import listing
+from web import listing, wording
 from web.listing import PART, Filters, filters_of
 from web.pages import frame
 from web.pages.blocking import answered
@@ -119,7 +119,7 @@ def _nobody(filters: Filters) -> None:
 
 def _form(view: View, said: dict[str, str]) -> None:
     cameras = {one.id: one.id for one in view.services.site.cameras if view.caller.sees(one.id)}
-    bands = {band.value: band.value.replace("_", " ") for band in Modality}
+    bands = {band.value: wording.band(band) for band in Modality}
     with ui.element("div").classes("grid grid-cols-2 md:grid-cols-4 lg:grid-cols-7 gap-2 w-full items-end"):
         fields: dict[str, Any] = {
             "start": ui.input("From", value=said["start"]).props('type="datetime-local" step=1 stack-label'),

@@ -1,0 +1,34 @@
+"""What people read for what the database holds: bands, times between, and why something was decided."""
+
+from __future__ import annotations
+
+_REASONS = {
+    "new": "Nothing known fitted well enough, so it became a vehicle of its own.",
+    "linked": "Of all vehicles that could have come here, this one fitted best.",
+    "joined": "Its tracklet at this camera had broken off, and seemed to go on here.",
+    "returned": "A vehicle that had been away for long seemed to come back: its looks decided.",
+    "merge": "Somebody said that two vehicles are one.",
+    "split": "Somebody said that this is another vehicle.",
+    "move": "Somebody moved it here.",
+    "confirm": "Somebody said that it is right.",
+    "undo": "A correction was taken back: what had been decided before holds again.",
+}
+
+
+def reason(name: str) -> str:
+    """A decision's reason, in a sentence; one that has none is told by its name."""
+    return _REASONS.get(name, name)
+
+
+def band(name: str) -> str:
+    """A band, or a pair of them, as people say it: `near_infrared~thermal` is near infrared with thermal."""
+    return name.replace("_", " ").replace("~", " with ")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
