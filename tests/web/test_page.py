@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SIZES = {1280: 800, 390: 844}
+# A busy machine is patient, and a page that never comes is found all the same.
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
