@@ -19,6 +19,7 @@ from tests.servers.need import free_port, wait_until
 from tests.storage.storage_builders import assignment
 from tests.web.api_site import add_vehicle, filled_site
 from tests.web.asking import token
+from tests.web.libraries import logged
 from web.api import events, feed
 from web.server import Server
 
@@ -194,7 +195,7 @@ def test_all_listeners_are_fed_by_one_look_and_none_is_made_for_nobody(
 
 
 def test_listeners_wait_while_the_database_is_away_and_that_is_logged_once(
-    running: Running, secret: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    running: Running, secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures: list[int] = []
 
@@ -202,14 +203,13 @@ def test_listeners_wait_while_the_database_is_away_and_that_is_logged_once(
         failures.append(after)
         raise StorageError("the database is away")
 
-    with running.listening(secret) as stream:
+    with logged("web.api.feed") as said, running.listening(secret) as stream:
         next(stream)
         with monkeypatch.context() as patch:
             patch.setattr(feed, "load_assignments_after", absent)
             wait_until(lambda: len(failures) > 2, what="looks in vain")
             running.add(50)
         assert [one["vehicle_id"] for one in _decisions(stream, 1)] == ["v50"]
-    said = [record.message for record in caplog.records if record.name == "web.api.feed"]
     assert said == ["events: the database is away; listeners wait"]
 
 

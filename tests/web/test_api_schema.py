@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from schemathesis import APIOperation, BaseSchema, Case, CheckFunction
 
+pytest_plugins = ("tests.web.libraries",)
+
 #: Requests of each kind to each operation.
 EXAMPLES = 12
 # The stream of events has no end that a test could wait for: tests/web/test_api_events.py listens to it.

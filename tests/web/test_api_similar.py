@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from storage.database import Session
     from tests.web.asking import Asker
 
+pytest_plugins = ("tests.web.libraries",)
+
 
 class Describer:
     """Says of every picture the same as of looks in direction 3; notes what it was shown."""

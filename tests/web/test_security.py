@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from tests.web.asking import Asker
 
+pytest_plugins = ("tests.web.libraries",)
+
 SQL = (
     "' OR '1'='1",
     "'; DROP TABLE tracklets; --",

@@ -20,6 +20,8 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytest_plugins = ("tests.web.libraries",)
+
 _NASTY = "<img src=x onerror=alert(1)>\"'&"
 
 

@@ -18,6 +18,8 @@ from web.uploads import UploadError, read_picture
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+pytest_plugins = ("tests.web.libraries",)
+
 LIMITS = {"max_bytes": 1 << 20, "max_pixels": 100_000}
 RED_LEFT = np.zeros((20, 30, 3), np.uint8)
 RED_LEFT[:, :15, 0] = 255

@@ -22,6 +22,7 @@ from tests.servers.mosquitto import PASSWORD, USER, listening, mosquitto
 from tests.servers.need import free_port, wait_until
 from tests.storage.storage_builders import after, store, tracklet
 from tests.web.asking import site_file
+from tests.web.libraries import logged
 from web import notices as telling
 from web.notices import DeliveryError, Mqtt, Webhook, body
 from web.services import Services
@@ -346,7 +347,7 @@ def test_without_a_watch_nothing_is_written(tmp_path: Path) -> None:
 
 
 def test_the_thread_lives_through_an_absent_database(
-    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = Event()
 
@@ -354,7 +355,7 @@ def test_the_thread_lives_through_an_absent_database(
         failed.set()
         raise StorageError("the database is away")
 
-    with _site(tmp_path, webhook=receiver.address) as services, receiver.open():
+    with _site(tmp_path, webhook=receiver.address) as services, receiver.open(), logged("web.watching") as said:
         watchman = Watchman(services)
         with monkeypatch.context() as patch:
             patch.setattr("web.watching.has_work", absent)
@@ -364,9 +365,7 @@ def test_the_thread_lives_through_an_absent_database(
         wait_until(lambda: receiver.told == [1], what="a post")
         watchman.stop()
         wait_until(lambda: watchman._turn is None, what="the turn to be left")
-    assert [record.message for record in caplog.records if record.name == "web.watching"] == [
-        "watches: the database is away"
-    ]
+    assert said == ["watches: the database is away"]
 
 
 @pytest.mark.integration
