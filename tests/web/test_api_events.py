@@ -19,7 +19,7 @@ from tests.servers.need import free_port, wait_until
 from tests.storage.storage_builders import assignment
 from tests.web.api_site import add_vehicle, filled_site
 from tests.web.asking import token
-from tests.web.libraries import logged
+from tests.web.logged import logged
 from web.api import events, feed
 from web.server import Server
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from schemathesis import APIOperation, BaseSchema, Case, CheckFunction
 
-pytest_plugins = ("tests.web.libraries",)
+pytest_plugins = ("tests.web.pillow",)
 
 #: Requests of each kind to each operation.
 EXAMPLES = 12

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from storage.database import Session
     from tests.web.asking import Asker
 
-pytest_plugins = ("tests.web.libraries",)
+pytest_plugins = ("tests.web.pillow",)
 
 
 class Describer:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from tests.web.asking import Asker
 
-pytest_plugins = ("tests.web.libraries",)
+pytest_plugins = ("tests.web.pillow",)
 
 SQL = (
     "' OR '1'='1",

@@ -20,7 +20,7 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytest_plugins = ("tests.web.libraries",)
+pytest_plugins = ("tests.web.pillow",)
 
 _NASTY = "<img src=x onerror=alert(1)>\"'&"
 

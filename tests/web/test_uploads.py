@@ -18,7 +18,7 @@ from web.uploads import UploadError, read_picture
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-pytest_plugins = ("tests.web.libraries",)
+pytest_plugins = ("tests.web.pillow",)
 
 LIMITS = {"max_bytes": 1 << 20, "max_pixels": 100_000}
 RED_LEFT = np.zeros((20, 30, 3), np.uint8)

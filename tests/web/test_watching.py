@@ -22,7 +22,7 @@ from tests.servers.mosquitto import PASSWORD, USER, listening, mosquitto
 from tests.servers.need import free_port, wait_until
 from tests.storage.storage_builders import after, store, tracklet
 from tests.web.asking import site_file
-from tests.web.libraries import logged
+from tests.web.logged import logged
 from web import notices as telling
 from web.notices import DeliveryError, Mqtt, Webhook, body
 from web.services import Services

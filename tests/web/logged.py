@@ -1,25 +1,13 @@
-"""What libraries of the same test run have changed for all, taken back: the page never runs beside them."""
+"""What a module logs, also where a library of the same test run has changed logging for all."""
 
 from __future__ import annotations
 
 import logging
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pytest
-from PIL import Image
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@pytest.fixture(autouse=True)
-def pillow_opens_pictures_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The detector's library, once loaded, has Pillow install a package when it meets what is no picture."""
-    patches = sys.modules.get("ultralytics.utils.patches")
-    if patches is not None:
-        monkeypatch.setattr(Image, "open", patches._image_open)
 
 
 @contextmanager
