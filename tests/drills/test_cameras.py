@@ -110,6 +110,11 @@ class Site:
         """Frames of all cameras but the faulty one."""
         return sum(self.board.camera(name).count(Field.DETECTED) for name in self.lanes if name != FAULTY)
 
+    def is_back(self, since: str | None) -> bool:
+        """Whether the faulty camera has another session than then, and a vehicle was told of in it."""
+        session = self.session(FAULTY)
+        return session not in (None, since) and any(said[1] == session for said in self.ledger.told)
+
     def is_told(self, words: str) -> bool:
         """Whether the faulty camera's note says so."""
         return words in self.board.camera(FAULTY).note
@@ -160,7 +165,7 @@ def suffer(site: Site, server: RtspServer, fault: Fault) -> _Outcome:
     if fault.end is not None:
         _watch(site, FAULT_S - shown_s)
         fault.end(server)
-    back_s = wait_until(lambda: site.session(FAULTY) not in (known, None), what=f"{fault.name}: to be back")
+    back_s = wait_until(lambda: site.is_back(known), what=f"{fault.name}: to be back")
     _watch(site, FAULT_S - back_s)
     return _Outcome(back_s, (site.followed() - followed_before) / (time.monotonic() - began))
 
@@ -244,7 +249,7 @@ def test_connections_that_come_and_go_leave_no_memory_behind(tmp_path: Path, ser
         for _ in range(cycles):
             known = site.session(FAULTY)
             server.drop_clients()
-            wait_until(lambda: site.session(FAULTY) not in (None, known), what="a new session")  # noqa: B023 - now
+            wait_until(lambda: site.is_back(known), what="a new session")  # noqa: B023 - now
             held.append(resident_mib())
         assert threading.active_count() <= threads
         assert open_files() <= files + 2
