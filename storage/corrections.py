@@ -102,7 +102,7 @@ def confirm(session: Session, tracklet_ids: Sequence[str], *, by: str, at: datet
     """
     desk = _Desk(session, by=by, at=at, note=note)
     chosen = desk.tracklets("confirm", tracklet_ids)
-    return desk.confirm("confirm", chosen)
+    return desk.confirm(chosen)
 
 
 def undo(session: Session, correction_id: int, *, by: str, at: datetime, note: str = "") -> Correction:
@@ -164,16 +164,16 @@ class _Desk:
             [
                 self._given(kind, decision.said, vehicle_id)
                 if decision.said.tracklet_id in chosen
-                else self._confirmed(kind, decision.said)
+                else self._confirmed(decision.said)
                 for decision in concerned
             ],
         )
 
-    def confirm(self, kind: str, tracklet_ids: Iterable[str]) -> Correction:
+    def confirm(self, tracklet_ids: Iterable[str]) -> Correction:
         """Leaves tracklets where they are, as this person's word; others of their vehicles are not concerned."""
         names = sorted(tracklet_ids)
         current = decisions(self._session, AssignmentRow.is_current, AssignmentRow.tracklet_id.in_(names))
-        return self.correct(kind, [self._confirmed(kind, decision.said) for decision in current])
+        return self.correct("confirm", [self._confirmed(decision.said) for decision in current])
 
     def pinned(self, restored: Sequence[AssignmentRecord]) -> list[AssignmentRecord]:
         """The same as this person's word, with all others of the vehicles concerned that are not somebody's already."""
@@ -181,7 +181,7 @@ class _Desk:
         current = decisions(self._session, AssignmentRow.is_current, AssignmentRow.tracklet_id.in_(names))
         concerned = self.members({said.vehicle_id for said in (*restored, *(found.said for found in current))})
         others = [found.said for found in concerned if found.said.tracklet_id not in names]
-        confirmed = [self._confirmed("undo", said) for said in others if said.decided_by == MATCHER]
+        confirmed = [self._confirmed(said) for said in others if said.decided_by == MATCHER]
         return [*(replace(said, decided_by=self._by) for said in restored), *confirmed]
 
     def correct(self, kind: str, said: Sequence[AssignmentRecord], *, undoes: int | None = None) -> Correction:
@@ -210,10 +210,10 @@ class _Desk:
             decided_by=self._by,
         )
 
-    def _confirmed(self, kind: str, said: AssignmentRecord) -> AssignmentRecord:
-        """What was said before, with the evidence it stands on, as this person's word."""
+    def _confirmed(self, said: AssignmentRecord) -> AssignmentRecord:
+        """What was said before, with the evidence it stands on, as this person's word: that it stays."""
         evidence = {**said.evidence, "confirmed": True}
-        return replace(said, reason=kind, decided_at=self._at, evidence=evidence, decided_by=self._by)
+        return replace(said, reason="confirm", decided_at=self._at, evidence=evidence, decided_by=self._by)
 
 
 class _Books:
