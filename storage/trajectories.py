@@ -63,6 +63,7 @@ __all__ = [
     "crops",
     "dwell_times",
     "journey_times",
+    "latest_vehicles",
     "passages",
     "trajectory",
     "vehicles",
@@ -90,6 +91,7 @@ def vehicles(  # noqa: PLR0913 - a filter each
     after: tuple[datetime, str] | None = None,
     offset: int = 0,
     limit: int | None = None,
+    among: Collection[str] | None = None,
     as_of: AsOf = "final",
     visible: Collection[str] | None = None,
 ) -> list[VehicleSummary]:
@@ -107,11 +109,22 @@ def vehicles(  # noqa: PLR0913 - a filter each
         after: Only what comes after this one: its first sight (its last, with `newest_first`), and its id.
         offset: So many are left out.
         limit: At most so many.
+        among: Only vehicles of these ids.
         as_of: Which decisions count.
         visible: The only cameras that there are for whoever asks; None: all.
     """
     wanted = Wanted(
-        start, end, camera, min_cameras, vehicle_class, modality, newest_first, after=after, offset=offset, limit=limit
+        start,
+        end,
+        camera,
+        min_cameras,
+        vehicle_class,
+        modality,
+        newest_first,
+        after=after,
+        offset=offset,
+        limit=limit,
+        among=None if among is None else tuple(among),
     )
     member, chosen = _chosen(session, wanted, as_of, visible)
     in_order = chosen.c.seen_at.desc() if newest_first else chosen.c.seen_at
@@ -150,6 +163,26 @@ def count_vehicles(  # noqa: PLR0913 - a filter each
     wanted = Wanted(start, end, camera, min_cameras, vehicle_class, modality)
     _, chosen = _chosen(session, wanted, as_of, visible)
     return session.execute(select(func.count()).select_from(chosen)).scalar_one()
+
+
+def latest_vehicles(  # noqa: PLR0913 - a filter each
+    session: Session,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    camera: str | None = None,
+    min_cameras: int = 1,
+    vehicle_class: str | None = None,
+    modality: str | None = None,
+    limit: int | None = None,
+    visible: Collection[str] | None = None,
+) -> list[str]:
+    """The ids of those that `vehicles` would list, latest first; its arguments are the same."""
+    wanted = Wanted(start, end, camera, min_cameras, vehicle_class, modality, newest_first=True, limit=limit)
+    _, chosen = _chosen(session, wanted, "final", visible)
+    return list(
+        session.scalars(select(chosen.c.vehicle_id).order_by(chosen.c.seen_at.desc(), chosen.c.vehicle_id.desc()))
+    )
 
 
 def trajectory(session: Session, vehicle_id: str, *, visible: Collection[str] | None = None) -> Trajectory:

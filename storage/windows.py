@@ -41,6 +41,7 @@ class Wanted:
         after: When the last one shown was seen, first or last as they are ordered, and its id: only those after it.
         offset: So many are left out.
         limit: At most so many.
+        among: Only these; None: of all.
     """
 
     start: datetime | None = None
@@ -53,6 +54,7 @@ class Wanted:
     after: tuple[datetime, str] | None = None
     offset: int = 0
     limit: int | None = None
+    among: tuple[str, ...] | None = None
 
 
 def in_window(
@@ -124,6 +126,8 @@ def chosen_among(session: Session, member: Subquery, wanted: Wanted, visible: Co
         of_window = of_window.where(TrackletRow.camera.in_(visible))
     if (wanted.start, wanted.end, wanted.camera) != (None, None, None):
         chosen = chosen.where(member.c.vehicle_id.in_(of_window.where(member.c.tracklet_id.in_(window))))
+    if wanted.among is not None:
+        chosen = chosen.where(member.c.vehicle_id.in_(wanted.among))
     if wanted.vehicle_class is not None:
         of_class = select(VehicleRow.vehicle_id).where(VehicleRow.vehicle_class == wanted.vehicle_class)
         chosen = chosen.where(member.c.vehicle_id.in_(of_class))
@@ -155,6 +159,8 @@ def ordered(chosen: _Chosen, seen_at: _Column, vehicle_id: _Column, wanted: Want
 def _conditions(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
     conditions = _in_time(session, wanted)
     own = (AssignmentRow.vehicle_id == VehicleRow.vehicle_id) & AssignmentRow.is_current
+    if wanted.among is not None:
+        conditions.append(VehicleRow.vehicle_id.in_(wanted.among))
     if wanted.vehicle_class is not None:
         conditions.append(VehicleRow.vehicle_class == wanted.vehicle_class)
     if wanted.min_cameras > 1:
