@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, insert, select
 
 from storage import statements
-from storage.errors import StorageError
+from storage.errors import StorageError, VehicleNotFoundError
 from storage.lookup import find_tracklet, find_vehicle
 from storage.models import AssignmentRow, HoldRow, TrackletRow
 
@@ -60,10 +60,12 @@ def hold(session: Session, what: str, *, by: str, at: datetime, note: str = "") 
         The tracklets that were not held before.
 
     Raises:
-        StorageError: No such tracklet or vehicle.
+        StorageError: No such tracklet or vehicle, or one that has no tracklet any more.
     """
     statements.hold_decisions(session)
     tracklets = named(session, what)
+    if not tracklets:
+        raise VehicleNotFoundError(f"vehicle {what}: its tracklets have been given to other vehicles: hold those")
     held = set(session.scalars(select(HoldRow.tracklet_id).where(HoldRow.tracklet_id.in_(tracklets))))
     new = [tracklet_id for tracklet_id in tracklets if tracklet_id not in held]
     rows = [{"tracklet_id": name, "held_by": by, "held_at": at, "note": note} for name in new]
@@ -89,12 +91,14 @@ def release(session: Session, what: str) -> list[str]:
     return released
 
 
-def holds(session: Session) -> list[Hold]:
-    """What is held, latest first."""
+def holds(session: Session, *, vehicle_id: str | None = None) -> list[Hold]:
+    """What is held, of that vehicle or of all, latest first."""
+    own = [] if vehicle_id is None else [AssignmentRow.vehicle_id == vehicle_id]
     rows = session.execute(
         select(HoldRow.tracklet_id, AssignmentRow.vehicle_id, HoldRow.held_by, HoldRow.held_at, HoldRow.note)
         .join(TrackletRow, TrackletRow.tracklet_id == HoldRow.tracklet_id)
         .outerjoin(AssignmentRow, (AssignmentRow.tracklet_id == HoldRow.tracklet_id) & AssignmentRow.is_current)
+        .where(*own)
         .order_by(HoldRow.held_at.desc(), HoldRow.tracklet_id)
     )
     return [Hold(*row) for row in rows]
