@@ -43,12 +43,13 @@ def heirs(session: Session, watches: Collection[Row[*tuple[Any, ...]]]) -> dict[
     vehicles = sorted({found.vehicle_id for found in watches})
     is_own = AssignmentRow.is_current & AssignmentRow.vehicle_id.in_(vehicles)
     lives = set(session.scalars(select(AssignmentRow.vehicle_id).where(is_own).distinct()))
-    gone_to = _inheritances(session, [vehicle for vehicle in vehicles if vehicle not in lives])
+    gone_to = inheritances(session, [vehicle for vehicle in vehicles if vehicle not in lives])
     return {found.watch_id: gone_to.get(found.vehicle_id, found.vehicle_id) for found in watches}
 
 
-def _inheritances(session: Session, empty: Collection[str]) -> dict[str, str]:
-    """Who has now what these vehicles had in the end."""
+def inheritances(session: Session, empty: Collection[str], *, visible: Collection[str] | None = None) -> dict[str, str]:
+    """Who has now what these vehicles, which have no tracklet any more, had in the end; as those cameras saw it."""
+    seen = [] if visible is None else [TrackletRow.camera.in_(visible)]
     before, left, now = AssignmentRow, aliased(AssignmentRow), aliased(AssignmentRow)
     rows = session.execute(
         select(
@@ -62,7 +63,7 @@ def _inheritances(session: Session, empty: Collection[str]) -> dict[str, str]:
         .join(left, left.supersedes == before.assignment_id)
         .join(now, (now.tracklet_id == before.tracklet_id) & now.is_current)
         .join(TrackletRow, TrackletRow.tracklet_id == before.tracklet_id)
-        .where(before.vehicle_id.in_(empty), left.vehicle_id != before.vehicle_id)
+        .where(before.vehicle_id.in_(empty), left.vehicle_id != before.vehicle_id, *seen)
     ).all()
     gone_to = {}
     for vehicle in empty:
