@@ -8,7 +8,7 @@ writer would otherwise fail for good, whatever the busy timeout.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -59,36 +59,42 @@ class Database:
 
     Args:
         url: `sqlite:///FILE`, `sqlite://` (in memory) or `postgresql://USER:PASSWORD@HOST/NAME`.
+        statement_timeout_s: How long a server may take for any statement, those of `snapshot` too: somebody waits for
+            the answer. None: as `transaction` and `snapshot` have it.
         sleep: Waits so many seconds between two attempts of `retrying`.
 
     Raises:
         StorageError: No such URL, or its driver isn't installed.
     """
 
-    def __init__(self, url: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, url: str, *, statement_timeout_s: float | None = None, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self.url = parse(url)
         self.name = shown(make_url(url))
+        self._is_patient = statement_timeout_s is None
         self._sleep = sleep
         try:
-            self._engine = make_engine(self.url)
+            self._engine = make_engine(self.url, statement_timeout_s)
         except ModuleNotFoundError as error:
             raise StorageError(f"database {self.name}: {error}; pip install 'vehicle-tracker[postgresql]'") from error
         except (SQLAlchemyError, TypeError, ValueError) as error:
             raise StorageError(f"database {self.name}: {self._line(error)}") from error
 
     @classmethod
-    def open(cls, url: str, *, must_exist: bool = False) -> Database:
+    def open(cls, url: str, *, must_exist: bool = False, statement_timeout_s: float | None = None) -> Database:
         """Connects, and migrates to the newest schema; several programs may do so at once.
 
         Args:
             url: As for `Database`.
             must_exist: Refuse a database that this program has never written to, rather than make one of it.
+            statement_timeout_s: As for `Database`.
 
         Raises:
             NewerSchemaError: A later version of the program has migrated this database.
             StorageError: It can't be opened, or its migration failed.
         """
-        database = cls(url)
+        database = cls(url, statement_timeout_s=statement_timeout_s)
         try:
             with database._translated():
                 database._migrate(must_exist=must_exist)
@@ -143,7 +149,7 @@ class Database:
     def snapshot(self) -> Iterator[Session]:
         """A session for reading: all its statements see the database as it was at the first one.
 
-        A question may take `engines.LONG_TIMEOUT_S`.
+        A question may take `engines.LONG_TIMEOUT_S`, unless `statement_timeout_s` says less.
 
         Raises:
             TransientStorageError: The same may succeed in a moment.
@@ -151,7 +157,8 @@ class Database:
         """
         with self._translated(), self._engine.connect() as connection:
             begin_snapshot(connection)
-            with patient(connection), Session(connection, autoflush=False) as session:
+            patience = patient(connection) if self._is_patient else nullcontext()
+            with patience, Session(connection, autoflush=False) as session:
                 yield session
 
     def close(self) -> None:

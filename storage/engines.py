@@ -93,9 +93,16 @@ def is_in_memory(url: URL) -> bool:
     return url.database in {None, "", ":memory:"}
 
 
-def make_engine(url: URL) -> Engine:
-    """The engine for a URL of `parse`; it connects to nothing yet."""
-    return _postgresql(url) if url.get_backend_name() == "postgresql" else _sqlite(url)
+def make_engine(url: URL, statement_timeout_s: float | None = None) -> Engine:
+    """The engine for a URL of `parse`; it connects to nothing yet.
+
+    Args:
+        url: Of the database.
+        statement_timeout_s: Of a server; None: `STATEMENT_TIMEOUT_S`.
+    """
+    if url.get_backend_name() == "postgresql":
+        return _postgresql(url, STATEMENT_TIMEOUT_S if statement_timeout_s is None else statement_timeout_s)
+    return _sqlite(url)
 
 
 def use_wal(connection: Connection) -> None:
@@ -108,29 +115,45 @@ def use_wal(connection: Connection) -> None:
 
 
 @contextmanager
-def patient(connection: Connection) -> Iterator[None]:
-    """Inside, a statement may take `LONG_TIMEOUT_S`; outside, `STATEMENT_TIMEOUT_S`. A transaction must have begun."""
+def patient(connection: Connection, timeout_s: float | None = None) -> Iterator[None]:
+    """Inside, a statement may take longer than its engine says. A transaction must have begun.
+
+    Args:
+        connection: Of any database.
+        timeout_s: So long; None: `LONG_TIMEOUT_S`.
+    """
     if connection.dialect.name == "sqlite":
         yield
         return
-    long_ms = int(LONG_TIMEOUT_S * 1000)
+    timeout_s = LONG_TIMEOUT_S if timeout_s is None else timeout_s
     names = ("statement_timeout", "idle_in_transaction_session_timeout")
-    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = {long_ms}" for name in names))
+    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = {int(timeout_s * 1000)}" for name in names))
     driver: Any = connection.connection.driver_connection
-    driver.patience_s = LONG_TIMEOUT_S + SILENCE_S
+    ordinary_s, driver.patience_s = driver.patience_s, timeout_s + SILENCE_S
     try:
         yield
     finally:
-        driver.patience_s = STATEMENT_TIMEOUT_S + SILENCE_S
+        driver.patience_s = ordinary_s
 
 
-def _postgresql(url: URL) -> Engine:
+def _postgresql(url: URL, statement_timeout_s: float) -> Engine:
     from storage.patient_connection import PatientConnection
 
     def connect(_dialect: object, _record: object, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:  # noqa: ANN401 - any DBAPI connection
         connection = PatientConnection.connect(*arguments, **named)
-        connection.patience_s = STATEMENT_TIMEOUT_S + SILENCE_S
+        connection.patience_s = statement_timeout_s + SILENCE_S
         return connection
+
+    def prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - any DBAPI connection
+        # Here rather than in the connection's options, which a pooler between us and the server refuses.
+        settings = {
+            "statement_timeout": int(statement_timeout_s * 1000),
+            "idle_in_transaction_session_timeout": int(IDLE_TIMEOUT_S * 1000),
+            **{f"tcp_{name}": value for name, value in _KEEPALIVES.items()},
+            "tcp_user_timeout": NETWORK_TIMEOUT_S * 1000,
+        }
+        connection.execute("; ".join(f"SET {name} = {value}" for name, value in settings.items()))
+        connection.commit()
 
     engine = create_engine(
         url,
@@ -147,20 +170,8 @@ def _postgresql(url: URL) -> Engine:
         isolation_level="READ COMMITTED",
     )
     event.listen(engine, "do_connect", connect)
-    event.listen(engine, "connect", _prepare_postgresql)
+    event.listen(engine, "connect", prepare)
     return engine
-
-
-def _prepare_postgresql(connection: Any, _record: object) -> None:  # noqa: ANN401 - any DBAPI connection
-    # Here rather than in the connection's options, which a pooler between us and the server refuses.
-    settings = {
-        "statement_timeout": int(STATEMENT_TIMEOUT_S * 1000),
-        "idle_in_transaction_session_timeout": int(IDLE_TIMEOUT_S * 1000),
-        **{f"tcp_{name}": value for name, value in _KEEPALIVES.items()},
-        "tcp_user_timeout": NETWORK_TIMEOUT_S * 1000,
-    }
-    connection.execute("; ".join(f"SET {name} = {value}" for name, value in settings.items()))
-    connection.commit()
 
 
 def _sqlite(url: URL) -> Engine:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sqlalchemy import func, select
 
+from storage.engines import patient
 from storage.errors import StorageError, TransientStorageError
 from storage.likeness_answers import (
     Likeness,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, Connection
     from sqlalchemy.orm import Session
 
     from storage.likeness_vectors import Vectors
@@ -49,6 +50,8 @@ __all__ = ["Likeness", "LikenessFilter", "LikenessIndex", "Scale"]
 
 #: How long a question waits for another one's, which may be reading the index for the first time.
 BUSY_TIMEOUT_S = 120.0
+#: How long the database may take for the first rows of the index: it may sort them all.
+READ_TIMEOUT_S = 300.0
 #: How often looks that are no longer in the database are let go of; they are never shown meanwhile.
 SWEEP_S = 3600.0
 #: Rows read at a time.
@@ -222,6 +225,7 @@ class LikenessIndex:
         self._read(session, EmbeddingRow.embedding_id > self._last - OVERLAP)
         if any(band.is_stale for band in self._bands.values()):
             self._bands.clear()
+            self._last = 0
             self._read(session, EmbeddingRow.embedding_id > 0)
         self._last = newest
         if self._clock() - self._swept_at >= SWEEP_S:
@@ -229,8 +233,13 @@ class LikenessIndex:
             self._swept_at = self._clock()
 
     def _read(self, session: Session, condition: ColumnElement[bool]) -> None:
+        connection = session.connection()
+        with nullcontext() if self._last else patient(connection, READ_TIMEOUT_S):
+            self._read_rows(connection, condition)
+
+    def _read_rows(self, connection: Connection, condition: ColumnElement[bool]) -> None:
         # Beside the session, which would look at each of a million rows once more.
-        rows = session.connection().execute(
+        rows = connection.execute(
             select(
                 EmbeddingRow.embedding_id,
                 EmbeddingRow.tracklet_id,

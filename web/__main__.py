@@ -131,9 +131,10 @@ def _serve(site: SiteConfig, where: _Listening, *, show: bool) -> None:
 
 def _services(site: SiteConfig, where: _Listening) -> Services:
     from web.logins import is_open
-    from web.services import Services
+    from web.services import ANSWER_TIMEOUT_S, Services
 
-    services = Services(site, Database.open(site.database, must_exist=True))
+    database = Database.open(site.database, must_exist=True, statement_timeout_s=ANSWER_TIMEOUT_S)
+    services = Services(site, database)
     services.is_public = where.is_public
     if where.is_public:
         if is_open(services.database):

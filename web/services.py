@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -22,6 +23,23 @@ if TYPE_CHECKING:
     from streamer.config import SiteConfig
     from web.callers import Caller
 
+#: How long the database may take for a step of an answer. One that is frozen is given up `storage.engines.SILENCE_S`
+#: later: else a few people who wait for it would hold all threads, and nothing would be answered any more.
+ANSWER_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchHealth:
+    """How this program's look-out for watched vehicles is doing.
+
+    Attributes:
+        failures: Rounds that failed since the program started.
+        trouble: Why the last one did, in one line; empty where it did not.
+    """
+
+    failures: int = 0
+    trouble: str = ""
+
 
 class Services:
     """All that an answer needs. Made once per program; safe for several threads.
@@ -38,6 +56,7 @@ class Services:
         links: Addresses of pictures and clips.
         clips: Films of stops, cut out of the cameras' files.
         pictures: What describes pictures that people send.
+        watch: How the look-out for watched vehicles is doing; written by `web.watching` alone.
         is_public: Other machines reach the program: nobody is answered without an account, even if there is none.
     """
 
@@ -49,6 +68,7 @@ class Services:
         self.links = SignedLinks(site.web.link_minutes * 60)
         self.pictures = PictureSearch(site)
         self.clips = Clips(site, database)
+        self.watch = WatchHealth()
         self.is_public = False
         self._likeness: LikenessIndex | None = None
         self._likeness_lock = Lock()

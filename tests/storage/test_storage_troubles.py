@@ -13,6 +13,7 @@ from sqlalchemy import event, inspect, text
 
 from storage import engines
 from storage.database import RETRY_PAUSES_S, Database, Session, StorageError, TransientStorageError
+from storage.likeness import LikenessIndex
 from storage.models import Base
 from storage.records import CameraRecord
 from storage.status import load_cameras
@@ -152,8 +153,15 @@ def _write_to_a_frozen(server: PostgreSQL, database: Database) -> None:
 def test_a_server_that_is_frozen_is_not_waited_for_without_end(
     postgresql_server: PostgreSQL, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "STATEMENT_TIMEOUT_S", 0.3)
     monkeypatch.setattr(engines, "SILENCE_S", 0.2)
+    with (
+        closing(Database.open(postgresql_url, statement_timeout_s=0.3)) as asked,
+        pytest.raises(TransientStorageError, match=r"has not answered for 0\.5 s"),
+        asked.snapshot() as session,
+        postgresql_server.frozen(),
+    ):
+        session.execute(text("SELECT 1"))
+    monkeypatch.setattr(engines, "STATEMENT_TIMEOUT_S", 0.3)
     with closing(Database.open(f"{postgresql_url}?connect_timeout=2")) as database:
         with pytest.raises(TransientStorageError, match=r"has not answered for 0\.5 s"):
             _write_to_a_frozen(postgresql_server, database)
@@ -185,6 +193,14 @@ def test_every_wait_of_a_session_has_an_end_on_both_sides(postgresql_url: str) -
             assert settings(session)[:2] == ["1h", "1h"]
         with database.transaction() as session:
             assert settings(session) == ordinary == ["1min", "2min", "10", "30000"]
+    with closing(Database.open(postgresql_url, statement_timeout_s=20.0)) as database:
+        for begun in (database.transaction, database.snapshot):
+            with begun() as session:
+                assert settings(session)[:2] == ["20s", "2min"]
+        # All looks are read at once, the first time.
+        with database.snapshot() as session:
+            LikenessIndex(is_lasting=False).refresh(session)
+            assert settings(session)[0] == "5min"
 
 
 _OPEN = "import sys; from storage.database import Database; Database.open(sys.argv[1]).close()"
