@@ -493,6 +493,7 @@ class WatchNoticeRow(Base):
     __table_args__ = (
         UniqueConstraint("watch_id", "tracklet_id"),
         Index(None, "tracklet_id"),
+        Index(None, "correction_id"),
         Index(
             "ix_watch_notices_waiting",
             "notice_id",
@@ -506,6 +507,9 @@ class WatchNoticeRow(Base):
     tracklet_id: Mapped[str] = mapped_column(String(192))
     camera: Mapped[str] = mapped_column(String(64))
     seen_at: Mapped[datetime] = mapped_column(comment="event time: its first frame there")
+    correction_id: Mapped[int | None] = mapped_column(
+        BigInteger, comment="which gave it the tracklet, whose tracklets are told of once; no key; NULL: the matcher"
+    )
     made_at: Mapped[datetime]
     attempts: Mapped[int] = mapped_column(server_default="0")
     delivered_at: Mapped[datetime | None] = mapped_column(comment="NULL: not everybody has been told yet")

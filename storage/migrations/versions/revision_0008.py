@@ -113,6 +113,12 @@ def _make_watches() -> None:
         sa.Column("tracklet_id", sa.String(192), nullable=False),
         sa.Column("camera", sa.String(64), nullable=False),
         sa.Column("seen_at", _TIME, nullable=False, comment="event time: its first frame there"),
+        sa.Column(
+            "correction_id",
+            sa.BigInteger(),
+            nullable=True,
+            comment="which gave it the tracklet, whose tracklets are told of once; no key; NULL: the matcher",
+        ),
         sa.Column("made_at", _TIME, nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("delivered_at", _TIME, nullable=True, comment="NULL: not everybody has been told yet"),
@@ -122,6 +128,7 @@ def _make_watches() -> None:
         sa.UniqueConstraint("watch_id", "tracklet_id", name="uq_watch_notices_watch_id_tracklet_id"),
     )
     op.create_index("ix_watch_notices_tracklet_id", "watch_notices", ["tracklet_id"])
+    op.create_index("ix_watch_notices_correction_id", "watch_notices", ["correction_id"])
     waiting = sa.text("delivered_at IS NULL")
     op.create_index(
         "ix_watch_notices_waiting",
