@@ -3,7 +3,8 @@
 A vehicle returns with every tracklet that becomes its own after the watch was made and was not its own then: one that
 has just been seen, or one of long ago that a correction gives it. That is noted once for each tracklet, at the first
 decision, although it is provisional: the final one comes when the tracklet has ended, which may take hours. A notice
-stays where the tracklet proves to be another's.
+stays where the tracklet proves to be another's. What one correction gives a vehicle is told together, by the first of
+its notices: that of the tracklet seen last.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import Table, select, update
+from sqlalchemy import Table, exists, func, select, update
+from sqlalchemy.orm import aliased
 
 from storage.matcher_state import newest_decision
 from storage.models import AssignmentRow, TrackletRow, WatchNoticeRow, WatchRow
 from storage.statements import add_numbered, wait_for_decisions
 from storage.watch_heirs import going_on, heirs
-from storage.watches import Notice, find_notices
+from storage.watches import Notice, find_notices, is_first
 from storage.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Row
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.orm import Session
 
 #: Under which name `consumer_offsets` keep up to which decision has been looked at, and whose turn it is to look.
@@ -47,6 +49,7 @@ class _Seen(NamedTuple):
     vehicle_id: str
     camera: str
     started_at: datetime
+    correction_id: int | None
 
 
 def look_out(session: Session, at: datetime) -> bool:
@@ -76,9 +79,10 @@ def look_out(session: Session, at: datetime) -> bool:
     wait_for_decisions(session)
     numbers = select(AssignmentRow.assignment_id).where(AssignmentRow.assignment_id > after)
     last = session.scalars(numbers.order_by(AssignmentRow.assignment_id).limit(BATCH)).all()
+    until = _end_of_correction(session, last[-1])
     # First, so that whoever looks beside this one stands aside before it writes anything.
-    Writer(session).advance_offset(OFFSET_TOPIC, _LOOKED_AT, expected=looked_at, next_offset=last[-1])
-    _note(session, watches, _seen(session, after, last[-1]), at)
+    Writer(session).advance_offset(OFFSET_TOPIC, _LOOKED_AT, expected=looked_at, next_offset=until)
+    _note(session, watches, _seen(session, after, until), at)
     return len(last) == BATCH
 
 
@@ -109,27 +113,42 @@ def take_turn(session: Session, held: int | None, now_ms: int, until_ms: int) ->
     return until_ms
 
 
-def waiting(session: Session, *, limit: int = 100) -> list[Notice]:
-    """What is to be told; what has failed most often last, so that it keeps nothing else from being told."""
-    return find_notices(
-        session,
-        WatchNoticeRow.delivered_at.is_(None),
-        order=(WatchNoticeRow.attempts, WatchNoticeRow.notice_id),
-        limit=limit,
-    )
+def waiting(session: Session) -> list[int]:
+    """The numbers of what is to be told; what has failed most often last."""
+    row = WatchNoticeRow
+    wanted = select(row.notice_id).where(row.delivered_at.is_(None), is_first()).order_by(row.attempts, row.notice_id)
+    return list(session.scalars(wanted))
+
+
+def to_tell(session: Session, numbers: Sequence[int]) -> list[Notice]:
+    """The notices of these numbers that are still there, in the order of `waiting`; three SQL statements."""
+    row = WatchNoticeRow
+    return find_notices(session, row.notice_id.in_(numbers), order=(row.attempts, row.notice_id))
 
 
 def note_delivery(session: Session, notice_id: int, at: datetime) -> None:
     """Everybody has been told."""
-    own = WatchNoticeRow.notice_id == notice_id
-    session.execute(update(_NOTICES).where(own).values(delivered_at=at))
+    session.execute(update(_NOTICES).where(_of_one_deed(notice_id)).values(delivered_at=at))
 
 
 def note_failure(session: Session, notice_id: int, error: str) -> None:
     """Somebody could not be told; why, in one line without secrets."""
-    own = WatchNoticeRow.notice_id == notice_id
     failed = {"attempts": WatchNoticeRow.attempts + 1, "error": error[:MAX_ERROR_LENGTH]}
-    session.execute(update(_NOTICES).where(own).values(failed))
+    session.execute(update(_NOTICES).where(_of_one_deed(notice_id)).values(failed))
+
+
+def _of_one_deed(notice_id: int) -> ColumnElement[bool]:
+    """A notice, and those that are told of with it."""
+    told = aliased(WatchNoticeRow)
+    of_it = (told.watch_id == WatchNoticeRow.watch_id) & (told.correction_id == WatchNoticeRow.correction_id)
+    return (WatchNoticeRow.notice_id == notice_id) | exists().where(told.notice_id == notice_id, of_it)
+
+
+def _end_of_correction(session: Session, number: int) -> int:
+    """The last decision of the correction that this decision is a part of; itself where it is of none."""
+    of_it = aliased(AssignmentRow)
+    same = select(func.max(of_it.assignment_id)).join(AssignmentRow, AssignmentRow.correction_id == of_it.correction_id)
+    return session.scalar(same.where(AssignmentRow.assignment_id == number)) or number
 
 
 def _seen(session: Session, after: int, until: int) -> list[_Seen]:
@@ -141,6 +160,7 @@ def _seen(session: Session, after: int, until: int) -> list[_Seen]:
             AssignmentRow.vehicle_id,
             TrackletRow.camera,
             TrackletRow.started_at,
+            AssignmentRow.correction_id,
         )
         .join(TrackletRow, TrackletRow.tracklet_id == AssignmentRow.tracklet_id)
         .where(AssignmentRow.assignment_id > after, AssignmentRow.assignment_id <= until, AssignmentRow.is_current)
@@ -157,7 +177,7 @@ def _note(session: Session, watches: Sequence[Row[*tuple[Any, ...]]], seen: Sequ
     told = select(WatchNoticeRow.watch_id, WatchNoticeRow.tracklet_id).where(WatchNoticeRow.tracklet_id.in_(names))
     known = {(row.watch_id, row.tracklet_id) for row in session.execute(told)}
     add = add_numbered(session.get_bind().dialect.name, WatchNoticeRow)
-    for one in returned:
+    for one in _by_deed(returned):
         for found in watches:
             is_asked = vehicles[found.watch_id] == one.vehicle_id and one.assignment_id > found.after
             is_known = (found.watch_id, one.tracklet_id) in known
@@ -165,9 +185,21 @@ def _note(session: Session, watches: Sequence[Row[*tuple[Any, ...]]], seen: Sequ
                 session.execute(add, _notice_values(found.watch_id, one, at))
 
 
+def _by_deed(seen: Sequence[_Seen]) -> list[_Seen]:
+    """By number; what one correction said together, and of that the tracklet seen last first."""
+    begun: dict[int | None, int] = {}
+    for one in seen:
+        begun.setdefault(one.correction_id, one.assignment_id)
+    latest_first = sorted(seen, key=lambda one: one.started_at, reverse=True)
+    return sorted(
+        latest_first, key=lambda one: one.assignment_id if one.correction_id is None else begun[one.correction_id]
+    )
+
+
 def _notice_values(watch_id: int, one: _Seen, at: datetime) -> dict[str, object]:
     place = {"tracklet_id": one.tracklet_id, "camera": one.camera, "seen_at": one.started_at}
-    return {"watch_id": watch_id, "made_at": at, "attempts": 0, "error": "", **place}
+    made = {"correction_id": one.correction_id, "made_at": at, "attempts": 0, "error": ""}
+    return {"watch_id": watch_id, **place, **made}
 
 
 def _history(session: Session, names: Sequence[str]) -> dict[str, list[tuple[int, str]]]:

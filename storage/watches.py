@@ -10,7 +10,8 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Table, func, select, update
+from sqlalchemy import Table, case, exists, func, select, update
+from sqlalchemy.orm import aliased
 
 from storage.errors import StorageError, VehicleNotFoundError
 from storage.lookup import find_vehicle
@@ -80,6 +81,8 @@ class Notice:
         delivered_at: When everybody had been told; None while somebody has not.
         error: Of the last attempt that failed; empty without one.
         note: The watch's.
+        tracklets: How many became the vehicle's own together, of which this is the one seen last: more than one where a
+            correction gave them.
     """
 
     notice_id: int
@@ -93,6 +96,7 @@ class Notice:
     delivered_at: datetime | None
     error: str
     note: str = ""
+    tracklets: int = 1
 
 
 def watch(session: Session, vehicle_id: str, *, by: str, at: datetime, note: str = "") -> Watch:
@@ -184,9 +188,7 @@ def notices(
         wanted.append(WatchNoticeRow.watch_id == watch_id)
     if before is not None:
         wanted.append(WatchNoticeRow.notice_id < before)
-    if visible is not None:
-        wanted.append(WatchNoticeRow.camera.in_(visible))
-    return find_notices(session, *wanted, order=[WatchNoticeRow.notice_id.desc()], limit=limit)
+    return find_notices(session, *wanted, order=[WatchNoticeRow.notice_id.desc()], limit=limit, visible=visible)
 
 
 def _watches(session: Session, *wanted: ColumnElement[bool], visible: Collection[str] | None) -> list[Watch]:
@@ -252,17 +254,25 @@ def _crop_images(
 
 
 def _counts(session: Session, visible: Collection[str] | None) -> dict[int, int]:
-    counted = select(WatchNoticeRow.watch_id, func.count()).group_by(WatchNoticeRow.watch_id)
+    # What a correction gave counts once; its number can't be a notice's below nought.
+    deeds = func.count(func.coalesce(WatchNoticeRow.correction_id, -WatchNoticeRow.notice_id).distinct())
+    counted = select(WatchNoticeRow.watch_id, deeds).group_by(WatchNoticeRow.watch_id)
     if visible is not None:
         counted = counted.where(WatchNoticeRow.camera.in_(visible))
     return {watch_id: count for watch_id, count in session.execute(counted)}  # noqa: C416 - a row is no pair to mypy
 
 
 def find_notices(
-    session: Session, *wanted: ColumnElement[bool], order: Sequence[ColumnExpressionArgument[Any]], limit: int
+    session: Session,
+    *wanted: ColumnElement[bool],
+    order: Sequence[ColumnExpressionArgument[Any]],
+    limit: int | None = None,
+    visible: Collection[str] | None = None,
 ) -> list[Notice]:
-    """The notices that meet all the conditions; three SQL statements."""
+    """The notices that meet all the conditions, one of each correction; three SQL statements."""
     notice = WatchNoticeRow
+    if visible is not None:
+        wanted = (*wanted, notice.camera.in_(visible))
     rows = session.execute(
         select(
             notice.notice_id,
@@ -276,11 +286,29 @@ def find_notices(
             notice.delivered_at,
             notice.error,
             WatchRow.note,
+            _together(visible).label("tracklets"),
         )
         .join(WatchRow, WatchRow.watch_id == notice.watch_id)
-        .where(*wanted)
+        .where(is_first(visible), *wanted)
         .order_by(*order)
         .limit(limit)
     ).all()
     vehicles = heirs(session, rows)
     return [replace(Notice(*row), vehicle_id=vehicles[row.watch_id]) for row in rows]
+
+
+def is_first(visible: Collection[str] | None = None) -> ColumnElement[bool]:
+    """Of the notices that one correction made for a watch, at these cameras or all: the first, which stands for all."""
+    other = aliased(WatchNoticeRow)
+    return ~exists().where(*_beside(other, visible), other.notice_id < WatchNoticeRow.notice_id)
+
+
+def _together(visible: Collection[str] | None) -> ColumnElement[int]:
+    other = aliased(WatchNoticeRow)
+    count = select(func.count()).select_from(other).where(*_beside(other, visible)).scalar_subquery()
+    return case((WatchNoticeRow.correction_id.is_(None), 1), else_=count)
+
+
+def _beside(other: type[WatchNoticeRow], visible: Collection[str] | None) -> list[ColumnElement[bool]]:
+    same = [other.watch_id == WatchNoticeRow.watch_id, other.correction_id == WatchNoticeRow.correction_id]
+    return same if visible is None else [*same, other.camera.in_(visible)]

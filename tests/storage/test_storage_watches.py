@@ -20,8 +20,8 @@ from storage.forget import forget
 from storage.records import MATCHER
 from storage.removal import remove_tracklets
 from storage.retention import Limits, Retention
-from storage.watch_duty import has_work, look_out, note_delivery, note_failure, take_turn, waiting
-from storage.watches import WatchError, notices, unwatch, watch, watches
+from storage.watch_duty import has_work, look_out, note_delivery, note_failure, take_turn, to_tell, waiting
+from storage.watches import Notice, WatchError, notices, unwatch, watch, watches
 from storage.writer import Writer
 from tests.storage.storage_builders import START, after, assignment, counted, embedding, path, store, tracklet
 
@@ -59,6 +59,10 @@ def _found(session: Session) -> list[tuple[int, str]]:
     while look_out(session, NOW):
         pass
     return [(one.watch_id, one.tracklet_id) for one in reversed(notices(session))]
+
+
+def _waiting(session: Session) -> list[Notice]:
+    return to_tell(session, waiting(session))
 
 
 def test_a_watch_tells_of_its_vehicle(session: Session) -> None:
@@ -144,6 +148,39 @@ def test_what_a_correction_gives_it_is_a_return_too(session: Session) -> None:
     assert _found(session) == [(number, "bridge/s1/3"), (number, "bridge/s1/2")]
 
 
+def test_one_correction_is_one_notice_whatever_it_gives(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_duty, "BATCH", 1)
+    number = watch(session, "v1", **ANNA).watch_id
+    merge(session, "v1", "v2", **ANNA)
+    # The one seen last; how many there are is told with it.
+    assert _found(session) == [(number, "bridge/s1/3")]
+    (one,) = told = notices(session)
+    assert (one.tracklets, watches(session)[0].notices) == (2, 1)
+    assert _waiting(session) == told
+    note_failure(session, one.notice_id, "refused")
+    note_delivery(session, one.notice_id, after(8000))
+    assert _waiting(session) == []
+    # What came with it goes, and is given back.
+    split(session, ["bridge/s1/2"], **ANNA)
+    move(session, ["bridge/s1/2"], "v1", **ANNA)
+    assert _found(session) == [(number, "bridge/s1/3")]
+    # What is removed leaves the others, as they were told.
+    remove_tracklets(session, ["bridge/s1/3"])
+    (other,) = notices(session)
+    assert (other.tracklet_id, other.tracklets, other.delivered_at) == ("bridge/s1/2", 1, after(8000))
+    assert (other.attempts, other.error) == (1, "refused")
+
+
+def test_who_sees_some_cameras_hears_of_what_a_correction_gave_there(session: Session) -> None:
+    _sees(session, 7, "v2", camera="tower")
+    watch(session, "v1", **ANNA)
+    merge(session, "v1", "v2", **ANNA)
+    _found(session)
+    assert [(one.camera, one.tracklets) for one in notices(session)] == [("tower", 3)]
+    assert [(one.camera, one.tracklets) for one in notices(session, visible={"bridge"})] == [("bridge", 2)]
+    assert watches(session, visible={"bridge"})[0].notices == 1
+
+
 def test_its_own_come_back_by_an_undo_unnoted(session: Session) -> None:
     watch(session, "v1", **ANNA)
     made = split(session, ["bridge/s1/1"], **ANNA)
@@ -157,7 +194,7 @@ def test_a_watch_goes_with_its_vehicle_and_comes_back(session: Session) -> None:
     made = merge(session, "v1", "v2", **ANNA)
     assert (watches(session)[0].vehicle_id, watches(session)[0].last_seen) == ("v1", after(34))
     # The other's are news to who waits for the one.
-    assert _found(session) == [(number, "bridge/s1/1"), (number, "gate/s1/1")]
+    assert _found(session) == [(number, "bridge/s1/1")]
     new = _sees(session, 7, "v1")
     assert _found(session)[-1] == (number, new)
     assert {one.vehicle_id for one in notices(session)} == {"v1"}
@@ -166,7 +203,7 @@ def test_a_watch_goes_with_its_vehicle_and_comes_back(session: Session) -> None:
     undo(session, made.correction_id, **ANNA)
     assert watches(session)[0].vehicle_id == "v2"
     _sees(session, 8, "v1")
-    assert len(_found(session)) == 3
+    assert len(_found(session)) == 2
 
 
 def test_a_watch_stays_with_what_is_left_and_then_follows_what_was_seen_last(session: Session) -> None:
@@ -256,13 +293,13 @@ def test_what_waits_is_told_in_order_and_what_fails_keeps_nothing_back(session: 
     assert has_work(session)
     names = [_sees(session, number, "v1") for number in (7, 8, 9)]
     _found(session)
-    assert [one.tracklet_id for one in waiting(session)] == names
-    first, second, third = (one.notice_id for one in waiting(session))
+    assert [one.tracklet_id for one in _waiting(session)] == names
+    first, second, third = waiting(session)
     note_failure(session, first, "refused " * 1000)
-    assert [one.notice_id for one in waiting(session)] == [second, third, first]
-    assert (waiting(session)[-1].attempts, len(waiting(session)[-1].error)) == (1, 500)
+    assert waiting(session) == [second, third, first]
+    assert (_waiting(session)[-1].attempts, len(_waiting(session)[-1].error)) == (1, 500)
     note_delivery(session, second, after(8000))
-    assert [one.notice_id for one in waiting(session, limit=5)] == [third, first]
+    assert waiting(session) == [third, first]
     assert [one.delivered_at for one in notices(session)] == [None, after(8000), None]
 
 
@@ -274,7 +311,7 @@ def test_without_watches_and_notices_there_is_nothing_to_do(session: Session) ->
     _found(session)
     unwatch(session, number, **ANNA)
     assert has_work(session)
-    note_delivery(session, waiting(session)[0].notice_id, NOW)
+    note_delivery(session, waiting(session)[0], NOW)
     assert not has_work(session)
 
 
