@@ -33,10 +33,16 @@ if TYPE_CHECKING:
 TIMEOUT_S = 5.0
 #: How long one step of MQTT's own loop waits for the network.
 _LOOP_S = 0.1
+#: Answers to what was posted. All others, as 404 and 410, are to whoever posts.
+_REFUSALS = frozenset({400, 409, 413, 415, 422})
 
 
 class DeliveryError(Exception):
     """A receiver has not taken a notice; why, in one line without secrets."""
+
+
+class RefusedError(DeliveryError):
+    """A receiver is there, and does not take this one."""
 
 
 class Channel(Protocol):
@@ -50,7 +56,8 @@ class Channel(Protocol):
         """Tells it; returns when the receiver has said that it has it. Blocks some `TIMEOUT_S` at most.
 
         Raises:
-            DeliveryError: The receiver has not.
+            RefusedError: The receiver does not take this one; it may take others.
+            DeliveryError: The receiver has not taken it.
         """
 
     def close(self) -> None:
@@ -77,6 +84,7 @@ def body(notice: Notice) -> bytes:
         "camera": notice.camera,
         "seen_at": utc_text(notice.seen_at),
         "found_at": utc_text(notice.made_at),
+        "tracklets": notice.tracklets,
         "note": notice.note,
     }
     return json.dumps(values, ensure_ascii=False).encode()
@@ -100,10 +108,12 @@ class Webhook:
         """See `Channel`. Taken is what is answered by a status from 200 to 299."""
         try:
             status = self._post(notice)
+        except (OSError, HTTPException) as error:  # first: that of a bad certificate is a ValueError, too
+            raise DeliveryError(_line(self.name, error, self._secrets())) from error
         except ValueError as error:
             raise DeliveryError(f"{self.name}: its address can't be used") from error
-        except (OSError, HTTPException) as error:
-            raise DeliveryError(_line(self.name, error, self._secrets())) from error
+        if status in _REFUSALS:
+            raise RefusedError(f"{self.name}: answered with status {status}")
         if not 200 <= status < 300:
             raise DeliveryError(f"{self.name}: answered with status {status}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import ssl
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from tests.storage.storage_builders import after, store, tracklet
 from tests.web.asking import site_file
 from tests.web.logged import logged
 from web import notices as telling
+from web import watching
 from web.notices import DeliveryError, Mqtt, Webhook, body
 from web.services import Services
 from web.watching import Watchman
@@ -146,6 +148,7 @@ def test_a_post_says_what_returned_and_is_signed(receiver: Receiver) -> None:
         "camera": "gate",
         "seen_at": "2026-01-01T12:00:02.000000Z",
         "found_at": "2026-01-01T12:00:03.000000Z",
+        "tracklets": 1,
         "note": "a white van, ü",
     }
     assert headers["X-Signature"] == hmac.new(b"hook-secret", data, hashlib.sha256).hexdigest()
@@ -192,6 +195,15 @@ def test_why_it_failed_is_one_line_without_secrets(address: str) -> None:
     assert line.startswith("webhook: ")
     assert len(line.splitlines()) == 1
     assert not any(secret in line for secret in ("hush", "token-17", "hook-secret"))
+
+
+def test_a_certificate_that_nobody_vouches_for_is_named_as_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_arguments: object) -> int:
+        raise ssl.SSLCertVerificationError(1, "certificate verify failed: self-signed certificate")
+
+    monkeypatch.setattr(Webhook, "_post", refused)
+    with pytest.raises(DeliveryError, match="webhook: certificate verify failed"):
+        Webhook("https://desk.example.org/hooks").tell(NOTICE)
 
 
 def test_a_broker_publishes_what_returned() -> None:
@@ -303,6 +315,67 @@ def test_of_two_ways_each_is_told_once(tmp_path: Path, receiver: Receiver) -> No
         assert receiver.posts[0][2] == heard[0]
 
 
+def test_a_broker_that_is_away_keeps_nothing_from_the_webhook(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_BATCH", 2)
+    broker = {"host": "127.0.0.1", "port": free_port()}
+    with _site(tmp_path, webhook=receiver.address, mqtt=broker) as services, receiver.open():
+        watchman = Watchman(services, clock=lambda: 0.0)
+        for number in range(2, 7):
+            _returns(services, number)
+        for _ in range(3):
+            watchman.look()
+        assert receiver.told == [1, 2, 3, 4, 5]
+        assert all(found.delivered_at is None for found in _noted(services))
+
+
+def test_what_a_receiver_will_not_take_keeps_nothing_else_back(tmp_path: Path, receiver: Receiver) -> None:
+    now = [0.0]
+    with _site(tmp_path, webhook=receiver.address) as services, receiver.open():
+        watchman = Watchman(services, clock=lambda: now[0])
+        receiver.status = 422
+        _returns(services, 2)
+        for _ in range(10):
+            watchman.look()
+            now[0] += 300.0
+        receiver.posts.clear()
+        watchman.look()
+        receiver.status = 200
+        _returns(services, 3)
+        watchman.look()
+        # The first is left alone for some minutes; the second is not.
+        assert receiver.told == [1, 2]
+        assert [found.delivered_at is None for found in _noted(services)] == [True, False]
+        now[0] += 300.0
+        watchman.look()
+        assert receiver.told == [1, 2, 1]
+
+
+def test_what_nobody_expected_of_one_notice_is_a_failure_that_names_no_secret(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell, secret = Webhook.tell, "hush"
+
+    def breaks(channel: Webhook, notice: Notice) -> None:
+        if notice.notice_id == 1:
+            raise RuntimeError(secret)
+        tell(channel, notice)
+
+    monkeypatch.setattr(Webhook, "tell", breaks)
+    with _site(tmp_path, webhook=receiver.address) as services, receiver.open(), logged("web.watching") as said:
+        watchman = Watchman(services, clock=lambda: 0.0)
+        for number in (2, 3):
+            _returns(services, number)
+        watchman.look()
+        assert receiver.told == [2]
+        first, second = _noted(services)
+        assert (first.error, first.attempts) == ("webhook: RuntimeError, which nobody expected", 1)
+        assert second.delivered_at is not None
+    assert len(said) == 1
+    assert secret not in said[0]
+
+
 def test_of_two_programs_one_tells_until_it_stops(tmp_path: Path, receiver: Receiver) -> None:
     with _site(tmp_path, webhook=receiver.address) as services, receiver.open():
         first, second = Watchman(services), Watchman(services)
@@ -366,6 +439,33 @@ def test_the_thread_lives_through_an_absent_database(
         watchman.stop()
         wait_until(lambda: watchman._turn is None, what="the turn to be left")
     assert said == ["watches: the database is away"]
+
+
+def test_the_thread_lives_through_what_nobody_expected_and_says_so(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_session: object) -> bool:
+        raise ValueError("evidence that is no JSON")
+
+    with _site(tmp_path, webhook=receiver.address) as services, receiver.open(), logged("web.watching") as said:
+        watchman = Watchman(services)
+        with monkeypatch.context() as patch:
+            patch.setattr("web.watching.has_work", broken)
+            watchman.start()
+            wait_until(lambda: services.watch.failures > 2, what="looks in vain")
+            assert services.watch.trouble == "ValueError, which nobody expected: the log has more"
+            _returns(services, 2)
+        wait_until(lambda: receiver.told == [1], what="a post")
+        wait_until(lambda: not services.watch.trouble, what="the trouble's end")
+        watchman.stop()
+        assert services.watch.failures > 2
+    assert len(said) == 1
+    assert said[0].startswith("watches: ValueError")
+
+
+def test_pauses_after_what_nobody_expected_grow_and_end() -> None:
+    assert [watching.pause_s(2.0, failures) for failures in (0, 1, 2, 3)] == [2.0, 4.0, 8.0, 16.0]
+    assert watching.pause_s(2.0, 5000) == watching.LONGEST_PAUSE_S
 
 
 @pytest.mark.integration
