@@ -1,16 +1,17 @@
-"""A list of vehicles as the page asks for it: filters from an address, one part at a time."""
+"""A list of vehicles as the page asks for it: filters from an address, frozen when opened, read one part at a time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from reid.modality import Modality
 from storage.errors import StorageError
-from storage.trajectories import VehicleSummary, count_vehicles, vehicles
+from storage.trajectories import VehicleSummary, count_vehicles, latest_vehicles, vehicles
 from web import wording
+from web.logins import still
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Rows that are read at a time.
 PART = 50
+#: More rows than this are taller than browsers draw; nobody scrolls to them: the filters are the way there.
+MAX_ROWS = 150_000
 
 
 class FilterError(StorageError):
@@ -95,53 +98,88 @@ def _moment(text: str | None, name: str, zone: ZoneInfo) -> datetime | None:
         raise FilterError(f"{name}: {text!r} is no date and time") from error
 
 
-def how_many(services: Services, caller: Caller, filters: Filters) -> int:
-    """How many vehicles the list has."""
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Which vehicles there were when the list was opened: it stays so, however many come while somebody reads it.
+
+    Attributes:
+        filters: What it is of.
+        ids: Latest first, `MAX_ROWS` at most.
+        seen_at: When the first of them was last seen; None: there is none.
+    """
+
+    filters: Filters
+    ids: list[str]
+    seen_at: datetime | None
+
+
+def opened(services: Services, caller: Caller, filters: Filters) -> Listed:
+    """The list as it stands now."""
     with services.asking(caller, "vehicles", **_noted(filters)) as session:
+        ids = latest_vehicles(session, **filters.as_arguments, limit=MAX_ROWS, visible=caller.cameras)
+        first = vehicles(session, among=ids[:1], visible=caller.cameras)
+    return Listed(filters, ids, first[0].last_seen if first else None)
+
+
+def newer(services: Services, caller: Caller, listed: Listed) -> int:
+    """How many of the filters' vehicles were seen since; not noted, since who has a list open follows it.
+
+    Raises:
+        EndedError: The caller's login has ended, or their rights have changed.
+    """
+    still(services.database, caller)
+    filters = listed.filters
+    if listed.seen_at is not None:
+        start = listed.seen_at + timedelta(microseconds=1)
+        filters = replace(filters, start=start if filters.start is None else max(start, filters.start))
+    if filters.start is not None and filters.end is not None and filters.start >= filters.end:
+        return 0
+    with services.database.snapshot() as session:
         return count_vehicles(session, **filters.as_arguments, visible=caller.cameras)
 
 
-def part(services: Services, caller: Caller, filters: Filters, number: int) -> list[dict[str, Any]]:
-    """The rows of one part of the list, latest first.
+def part(services: Services, caller: Caller, listed: Listed, number: int) -> list[dict[str, Any]]:
+    """The rows of one part of the list.
 
     Args:
         services: The database.
         caller: Who asks.
-        filters: What the list is of.
+        listed: The list.
         number: From 0; a part has `PART` rows.
 
     Returns:
-        Of each vehicle what its row shows, all of it plain text and addresses.
+        Of each vehicle what its row shows, all of it plain text and addresses; of one that is gone, that it is.
     """
-    with services.asking(caller, "vehicles", part=number, **_noted(filters)) as session:
-        found = vehicles(
-            session,
-            **filters.as_arguments,
-            newest_first=True,
-            offset=number * PART,
-            limit=PART,
-            visible=caller.cameras,
-        )
-    return [row(services, one) for one in found]
+    ids = listed.ids[number * PART : (number + 1) * PART]
+    with services.asking(caller, "vehicles", part=number, **_noted(listed.filters)) as session:
+        found = {one.vehicle_id: one for one in vehicles(session, among=ids, visible=caller.cameras)}
+    return [row(services, found[name]) if name in found else _gone(name) for name in ids]
 
 
 def row(services: Services, one: VehicleSummary) -> dict[str, Any]:
     """What the list shows of a vehicle."""
-    first, last = (moment.astimezone(services.zone) for moment in (one.first_seen, one.last_seen))
-    until = "%H:%M:%S" if first.date() == last.date() else "%Y-%m-%d %H:%M:%S"
     return {
         "id": one.vehicle_id,
-        "href": f"/vehicles/{quote(one.vehicle_id, safe='')}",
+        "href": _address(one.vehicle_id),
         "name": f"{one.vehicle_class} {one.vehicle_id[:8]}",
-        "when": f"{first:%Y-%m-%d %H:%M:%S} to {last.strftime(until)}",
+        "when": wording.span(one.first_seen, one.last_seen, services.zone),
         "cameras": " → ".join(one.cameras),
-        "stops": f"{one.tracklets} stop{'s' if one.tracklets != 1 else ''}",
+        "told": f"{wording.stops(one.tracklets)} · {', '.join(wording.band(band) for band in one.modalities)}",
         "pictures": [
             {"src": services.links.picture(image), "band": wording.band(band)}
             for band, image in sorted(one.crop_images.items())
         ],
-        "bands": ", ".join(wording.band(band) for band in one.modalities),
     }
+
+
+def _gone(vehicle_id: str) -> dict[str, Any]:
+    told = "It has no stops any more: they were given to another vehicle, or removed."
+    gone = {"id": vehicle_id, "href": _address(vehicle_id), "name": vehicle_id[:8], "when": told}
+    return {**gone, "cameras": "", "told": "", "pictures": []}
+
+
+def _address(vehicle_id: str) -> str:
+    return f"/vehicles/{quote(vehicle_id, safe='')}"
 
 
 def _noted(filters: Filters) -> dict[str, str]:

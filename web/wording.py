@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
 _REASONS = {
     "new": "Nothing known fitted well enough, so it became a vehicle of its own.",
     "linked": "Of all vehicles that could have come here, this one fitted best.",
@@ -25,6 +31,13 @@ def band(name: str) -> str:
     return name.replace("_", " ").replace("~", " with ")
 
 
+def span(first: datetime, last: datetime, zone: ZoneInfo) -> str:
+    """From when to when, with the day once where it is one."""
+    begin, end = first.astimezone(zone), last.astimezone(zone)
+    until = "%H:%M:%S" if begin.date() == end.date() else "%Y-%m-%d %H:%M:%S"
+    return f"{begin:%Y-%m-%d %H:%M:%S} to {end.strftime(until)}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
     if seconds < 120:
@@ -32,3 +45,8 @@ def duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def stops(count: int) -> str:
+    """So many stops."""
+    return f"{count} stop{'' if count == 1 else 's'}"

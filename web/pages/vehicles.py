@@ -10,18 +10,21 @@ from nicegui import events, ui
 from nicegui.element import Element
 
 from reid.modality import Modality
-from storage.errors import StorageError
+from storage.errors import StorageError, TransientStorageError
 from web import listing, wording
-from web.listing import PART, Filters, filters_of
+from web.listing import MAX_ROWS, PART, Filters, Listed, filters_of
 from web.pages import frame
 from web.pages.blocking import answered
 from web.pages.frame import View, page
 
-#: More rows than this are taller than browsers draw; nobody scrolls to them: the filters are the way there.
-MAX_ROWS = 150_000
+#: How often it is asked whether there are newer ones.
+REFRESH_S = 5.0
+#: Who wants to see what is new begins at the top.
+_FROM_THE_TOP = "sessionStorage.removeItem('vehicles:' + location.search); location.reload()"
 _ANY = ""
 _STYLE = """
 .vehicle-list { height: max(20rem, calc(100vh - 21rem)); }
+@media (min-width: 1024px) { .vehicle-list { height: max(20rem, calc(100vh - 17rem)); } }
 .vehicle-place { left: 0; right: 0; }
 .vehicle-row { height: 100%; display: flex; gap: .75rem; padding: .25rem .5rem; overflow: hidden; color: inherit;
   text-decoration: none; border: 1px solid rgba(128,128,128,.35); border-radius: .5rem; align-items: center; }
@@ -44,27 +47,32 @@ class VehicleList(Element, component="../static/vehicle_list.js"):
 
     Args:
         view: Where it is shown.
-        filters: What it is of.
-        count: How many rows it has.
+        listed: What is in it.
     """
 
-    def __init__(self, view: View, filters: Filters, count: int) -> None:
+    def __init__(self, view: View, listed: Listed) -> None:
         super().__init__()
-        self.props["count"], self.props["part"] = count, PART
-        self._view, self._filters = view, filters
+        self.props["count"], self.props["part"] = len(listed.ids), PART
+        self._view, self._listed = view, listed
         self.on("want", self._fill)
+        self.on("return", self._find)
 
     async def _fill(self, event: events.GenericEventArguments) -> None:
         number = event.args
         if not isinstance(number, int) or not 0 <= number <= MAX_ROWS // PART:
             return
         try:
-            rows = await answered(listing.part, self._view.services, self._view.caller, self._filters, number)
+            rows = await answered(listing.part, self._view.services, self._view.caller, self._listed, number)
         except StorageError as error:
             self.run_method("failed", number)
             ui.notify(str(error), type="negative", close_button=True)
             return
         self.run_method("fill", number, rows)
+
+    def _find(self, event: events.GenericEventArguments) -> None:
+        """Who comes back finds the row that was on top, however many have come before it meanwhile."""
+        if event.args in self._listed.ids:
+            self.run_method("show", self._listed.ids.index(event.args))
 
 
 @page("/vehicles", "Vehicles")
@@ -94,16 +102,39 @@ async def vehicles(
         frame.failed(str(error))
         return
     _form(view, said | {"start": _shown(filters.start), "end": _shown(filters.end)})
-    count = await answered(listing.how_many, view.services, view.caller, filters)
-    ui.label(f"{count:,} vehicle{'s' if count != 1 else ''}, latest first").classes("text-subtitle2").props(
-        'role="status"'
-    )
-    if count > MAX_ROWS:
-        ui.label(f"The latest {MAX_ROWS:,} are listed: narrow the time to see others.").classes("text-sm")
+    listed = await answered(listing.opened, view.services, view.caller, filters)
+    count = len(listed.ids)
+    with ui.row().classes("items-baseline gap-3 w-full"):
+        ui.label(f"{count:,} vehicle{'s' if count != 1 else ''}, latest first").classes("text-subtitle2").props(
+            'role="status"'
+        )
+        _newer(view, listed)
+    if count == MAX_ROWS:
+        ui.label("These are the latest: narrow the time to see others.").classes("text-sm")
     if not count:
         _nobody(filters)
         return
-    VehicleList(view, filters, min(count, MAX_ROWS))
+    VehicleList(view, listed)
+
+
+def _newer(view: View, listed: Listed) -> None:
+    """The list stays as it was opened; that others were seen since is told above it."""
+    show = ui.button("", icon="refresh", on_click=lambda: ui.run_javascript(_FROM_THE_TOP)).props("flat dense no-caps")
+    show.set_visibility(False)
+
+    async def look() -> None:
+        try:
+            count = await answered(listing.newer, view.services, view.caller, listed)
+        except TransientStorageError:
+            return  # asked again soon
+        except StorageError as error:
+            timer.cancel()
+            ui.notify(str(error), type="negative", close_button=True)
+            return
+        show.text = f"{count:,} seen since: show"
+        show.set_visibility(count > 0)
+
+    timer = ui.timer(REFRESH_S, look, immediate=False)
 
 
 def _nobody(filters: Filters) -> None:

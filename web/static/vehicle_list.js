@@ -1,7 +1,7 @@
 // A long list: only the rows in view are in the document. Rows come in parts, as one scrolls to them.
 export default {
   props: { count: Number, part: Number },
-  emits: ["want"],
+  emits: ["want", "return"],
   template: `
     <div ref="box" class="vehicle-list" role="list" tabindex="0" :aria-label="count + ' vehicles, latest first'"
          @scroll.passive="scrolled" @keydown="pressed" style="overflow-y:auto;position:relative;width:100%">
@@ -22,7 +22,7 @@ export default {
               <b>{{ row(i).name }}</b>
               <span>{{ row(i).when }}</span>
               <span>{{ row(i).cameras }}</span>
-              <span class="vehicle-faint">{{ row(i).stops }} · {{ row(i).bands }}</span>
+              <span class="vehicle-faint">{{ row(i).told }}</span>
             </span>
           </template>
           <template v-else><span class="vehicle-blank picture"></span><span class="vehicle-blank"></span></template>
@@ -44,10 +44,12 @@ export default {
       this.room = this.$refs.box.clientHeight;
     });
     this.watcher.observe(this.$refs.box);
-    const kept = Number(sessionStorage.getItem(this.place) || 0);
+    // The row that was on top, by its address, and how far it was scrolled: others may have come before it meanwhile.
+    const [top, id] = JSON.parse(sessionStorage.getItem(this.place) || "[0]");
     this.$nextTick(() => {
-      this.$refs.box.scrollTop = kept;
-      this.scrolled();
+      this.jump(top);
+      this.kept = this.top;
+      if (id && top) this.$emit("return", id);
     });
   },
   beforeUnmount() {
@@ -66,7 +68,7 @@ export default {
       this.timer = setTimeout(this.ask, 60);
     },
     ask() {
-      sessionStorage.setItem(this.place, this.top);
+      this.remember();
       const here = this.shown;
       if (!here.length) return;
       const first = Math.floor(here[0] / this.part), last = Math.floor(here[here.length - 1] / this.part);
@@ -77,9 +79,22 @@ export default {
         }
       for (const n of Object.keys(this.parts)) if (Math.abs(n - first) > 20) delete this.parts[n];
     },
+    remember() {
+      const row = this.row(Math.floor(this.top / this.height));
+      sessionStorage.setItem(this.place, JSON.stringify([this.top, row ? row.id : ""]));
+    },
+    jump(top) {
+      this.$refs.box.scrollTop = top;
+      this.scrolled();
+    },
+    show(i) {
+      // Not where somebody has scrolled on already.
+      if (this.top === this.kept) this.jump(i * this.height + (this.kept % this.height));
+    },
     fill(n, rows) {
       delete this.asked[n];
       this.parts[n] = rows;
+      this.remember();
     },
     failed(n) {
       // Asked for again soon: what failed passes, as a rule, and nobody should have to scroll for it.
