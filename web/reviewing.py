@@ -1,4 +1,4 @@
-"""What a person decides on the review page, and takes back; refused where another person was quicker."""
+"""What a person decides on the page, and takes back; refused where it isn't any more what they were shown."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 from storage import corrections as desk
 from storage.accounts import Role
-from storage.errors import CorrectionError
+from storage.errors import CorrectionError, VehicleNotFoundError
 from storage.explanation import explain
 from storage.history import Correction
 from storage.history import corrections as book
+from storage.lookup import find_vehicle
 from storage.records import MATCHER
 from storage.review import DoubtfulLink, doubtful
+from storage.trajectories import VehicleSummary, vehicles
 
 if TYPE_CHECKING:
     from storage.database import Session
+    from storage.records import AssignmentRecord
     from web.callers import Caller
     from web.services import Services
 
@@ -34,7 +37,7 @@ class Verdict(StrEnum):
 
 
 class SettledError(CorrectionError):
-    """Somebody has decided on the link meanwhile, or the matcher has: there is nothing left to say."""
+    """Somebody, or the matcher, has decided meanwhile: what was shown is not so any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,32 @@ def decide(services: Services, caller: Caller, link: DoubtfulLink, verdict: Verd
         return desk.merge(session, keep, other, by=caller.person, at=now, note=note)
 
 
+def pair(services: Services, caller: Caller, vehicle_id: str, other: str) -> tuple[VehicleSummary, VehicleSummary]:
+    """Two vehicles to be looked at before something is said of both.
+
+    Args:
+        services: The database.
+        caller: Who asks.
+        vehicle_id: The one.
+        other: The other's id, or the beginning of it.
+
+    Raises:
+        CorrectionError: They are one.
+        VehicleNotFoundError: One of them isn't known, or has no stops any more.
+    """
+    if not other.strip():
+        raise CorrectionError("which vehicle? Its id stands on its page")
+    with services.asking(caller, "vehicles", vehicle_id, other=other) as session:
+        ids = [find_vehicle(session, name.strip(), visible=caller.cameras).vehicle_id for name in (vehicle_id, other)]
+        found = {one.vehicle_id: one for one in vehicles(session, among=ids, visible=caller.cameras)}
+    if ids[0] == ids[1]:
+        raise CorrectionError(f"{other} is this vehicle itself")
+    for name in ids:
+        if name not in found:
+            raise VehicleNotFoundError(f"vehicle {name}: its stops have been given to other vehicles")
+    return found[ids[0]], found[ids[1]]
+
+
 def merge(services: Services, caller: Caller, keep: str, other: str, *, note: str = "") -> Correction:
     """Two vehicles are one, by that person's word.
 
@@ -107,28 +136,56 @@ def merge(services: Services, caller: Caller, keep: str, other: str, *, note: st
         return desk.merge(session, keep, other, by=caller.person, at=datetime.now(UTC), note=note)
 
 
-def confirm(services: Services, caller: Caller, tracklet_id: str, *, note: str = "") -> Correction:
-    """A tracklet is where it belongs, by that person's word.
+def confirm(services: Services, caller: Caller, tracklet_id: str, vehicle_id: str, *, note: str = "") -> Correction:
+    """A tracklet is that vehicle's, by that person's word.
+
+    Args:
+        services: The database.
+        caller: Who decides: an operator.
+        tracklet_id: The tracklet.
+        vehicle_id: Whose it was when it was shown.
+        note: Why, in their words.
 
     Raises:
+        SettledError: It is another's by now.
         CorrectionError: The caller may not, or that person has said so already.
         TrackletNotFoundError: It isn't known.
     """
     _check_role(caller)
     with services.deciding(caller, "confirm", tracklet_id) as session:
+        _check_shown(session, caller, tracklet_id, vehicle_id)
         return desk.confirm(session, [tracklet_id], by=caller.person, at=datetime.now(UTC), note=note)
 
 
-def split(services: Services, caller: Caller, tracklet_id: str, *, note: str = "") -> Correction:
-    """A tracklet is another vehicle, by that person's word.
+def split(services: Services, caller: Caller, tracklet_id: str, vehicle_id: str, *, note: str = "") -> Correction:
+    """A tracklet is not that vehicle's but another one's that is new, by that person's word.
 
     Raises:
+        SettledError: As `confirm`.
         CorrectionError: The caller may not, or it is all that its vehicle has.
         TrackletNotFoundError: It isn't known.
     """
     _check_role(caller)
     with services.deciding(caller, "split", tracklet_id) as session:
+        _check_shown(session, caller, tracklet_id, vehicle_id)
         return desk.split(session, [tracklet_id], by=caller.person, at=datetime.now(UTC), note=note)
+
+
+def move(
+    services: Services, caller: Caller, tracklet_id: str, vehicle_id: str, to: str, *, note: str = ""
+) -> Correction:
+    """A tracklet is not that vehicle's but another one's that is known, by that person's word.
+
+    Raises:
+        SettledError: As `confirm`.
+        CorrectionError: The caller may not, or it is that one's already.
+        TrackletNotFoundError: It isn't known.
+        VehicleNotFoundError: The other one isn't.
+    """
+    _check_role(caller)
+    with services.deciding(caller, "move", tracklet_id, to=to) as session:
+        _check_shown(session, caller, tracklet_id, vehicle_id)
+        return desk.move(session, [tracklet_id], to, by=caller.person, at=datetime.now(UTC), note=note)
 
 
 def take_back(services: Services, caller: Caller, correction_id: int) -> Correction:
@@ -154,12 +211,20 @@ def _check_role(caller: Caller) -> None:
 
 
 def _check_unsettled(session: Session, caller: Caller, link: DoubtfulLink) -> None:
-    shown = ((link.tracklet_id, link.vehicle_id), (link.other_tracklet_id, link.other_vehicle_id))
-    for place, (tracklet_id, vehicle_id) in enumerate(shown):
-        made = explain(session, tracklet_id, visible=caller.cameras).decisions
-        said = made[0].said if made else None
-        # What it was compared with may be somebody's word already: that is no word on this link.
-        is_spoken_for = said is not None and place == 0 and said.decided_by != MATCHER
-        if said is None or said.vehicle_id != vehicle_id or is_spoken_for:
-            who = "the matcher" if said is None or said.decided_by == MATCHER else said.decided_by
-            raise SettledError(f"{who} has decided on {tracklet_id} meanwhile: on with the next")
+    said = _check_shown(session, caller, link.tracklet_id, link.vehicle_id)
+    # What it was compared with may be somebody's word already: that is no word on this link.
+    if said.decided_by != MATCHER:
+        raise SettledError(f"{said.decided_by} has decided on {link.tracklet_id} meanwhile")
+    _check_shown(session, caller, link.other_tracklet_id, link.other_vehicle_id)
+
+
+def _check_shown(session: Session, caller: Caller, tracklet_id: str, vehicle_id: str) -> AssignmentRecord:
+    """What is said of a tracklet; refused where it isn't that vehicle's any more: nobody decides unseen."""
+    made = explain(session, tracklet_id, visible=caller.cameras).decisions
+    if not made:
+        raise SettledError(f"{tracklet_id} has no vehicle any more")
+    said = made[0].said
+    if said.vehicle_id != vehicle_id:
+        who = "the matcher" if said.decided_by == MATCHER else said.decided_by
+        raise SettledError(f"{who} has decided on {tracklet_id} meanwhile: it is vehicle {said.vehicle_id[:8]}'s now")
+    return said

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from storage.errors import StorageError
+from storage.errors import StorageError, VehicleNotFoundError
 from storage.looks import Look, looks_of_vehicle
 from storage.records import MATCHER
 from storage.trajectories import Stop, Trajectory, trajectory
+from storage.watch_heirs import inheritances
 from web import wording
 
 if TYPE_CHECKING:
@@ -94,6 +95,18 @@ def way_of(services: Services, caller: Caller, vehicle_id: str, *, at: str = "",
             )
         )
     return Way(found, tuple(hops))
+
+
+def way_of_heir(services: Services, caller: Caller, vehicle_id: str, *, at: str = "", latest: int | None = None) -> Way:
+    """As `way_of`; of a vehicle whose stops have been given to others, the way of the one that has them now."""
+    try:
+        return way_of(services, caller, vehicle_id, at=at, latest=latest)
+    except VehicleNotFoundError:
+        with services.database.snapshot() as session:
+            heir = inheritances(session, [vehicle_id], visible=caller.cameras).get(vehicle_id)
+        if heir is None:
+            raise
+        return way_of(services, caller, heir, at=at, latest=latest)
 
 
 def _chosen(stop: Stop, vehicle_id: str) -> dict[str, Any]:

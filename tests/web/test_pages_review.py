@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from storage.accounts import Role
 from storage.corrections import confirm, move
 from storage.errors import CorrectionError, StorageError, VehicleNotFoundError
 from storage.explanation import explain
+from storage.history import Correction
 from storage.records import AssignmentRecord
 from storage.review import DoubtfulLink, doubtful
 from storage.trajectories import vehicles
@@ -31,6 +32,7 @@ OTTO = Caller("otto", Role.OPERATOR)
 OLGA = Caller("olga", Role.OPERATOR)
 VERA = Caller("vera", Role.VIEWER, frozenset({"yard"}))
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
+Deed = Callable[[Services, Caller, str, str], Correction]
 
 
 def _said(tracklet_id: str, vehicle_id: str, other: str, other_vehicle: str, probability: float) -> AssignmentRecord:
@@ -163,6 +165,17 @@ def test_other_side_that_is_confirmed_already_settles_nothing(services: Services
     assert _said_by(services, link.tracklet_id) == "otto"
 
 
+@pytest.mark.parametrize("deed", [reviewing.confirm, reviewing.split])
+def test_what_has_moved_since_it_was_shown_is_not_decided_on_unseen(services: Services, deed: Deed) -> None:
+    seen = _doubt(services, "link")
+    with services.database.transaction() as session:
+        move(session, [seen.tracklet_id], name_of(3), by="olga", at=NOW)
+    with pytest.raises(SettledError, match=rf"^olga has decided on {seen.tracklet_id} meanwhile: it is vehicle v03's"):
+        deed(services, OTTO, seen.tracklet_id, seen.vehicle_id)
+    assert _said_by(services, seen.tracklet_id) == "olga"
+    assert deed(services, OTTO, seen.tracklet_id, name_of(3)).made_by == "otto"
+
+
 def test_last_of_a_person_is_what_stands_and_is_no_undo(services: Services) -> None:
     first = reviewing.decide(services, OTTO, _doubt(services, "link"), Verdict.CONFIRM)
     second = reviewing.decide(services, OTTO, _doubt(services, "near miss"), Verdict.MERGE)
@@ -181,6 +194,29 @@ def test_two_vehicles_of_a_search_become_one(services: Services) -> None:
         assert name_of(3) not in {one.vehicle_id for one in vehicles(session)}
     with pytest.raises(VehicleNotFoundError):
         reviewing.merge(services, OTTO, name_of(1), "nobody")
+
+
+def test_stop_is_moved_to_a_vehicle_that_ended_long_ago(services: Services) -> None:
+    seen = _doubt(services, "link")
+    done = reviewing.move(services, OTTO, seen.tracklet_id, seen.vehicle_id, name_of(3), note="same dent")
+    assert [(change.before, change.after) for change in done.moved] == [(seen.vehicle_id, name_of(3))]
+    with pytest.raises(SettledError, match=r"^otto has decided"):
+        reviewing.move(services, OLGA, seen.tracklet_id, seen.vehicle_id, name_of(2))
+
+
+def test_two_vehicles_are_shown_before_they_are_called_one(services: Services) -> None:
+    one, other = reviewing.pair(services, OTTO, name_of(1), name_of(3))
+    assert (one.vehicle_id, one.tracklets, other.vehicle_id, other.tracklets) == (name_of(1), 2, name_of(3), 1)
+    reviewing.merge(services, OLGA, name_of(1), name_of(3))
+    for named, fault in (
+        ("", "which vehicle"),
+        (name_of(1), "is this vehicle itself"),
+        (name_of(3), "have been given to other vehicles"),
+        ("v", "more than one begins so"),
+        ("nobody", "not known"),
+    ):
+        with pytest.raises(StorageError, match=fault):
+            reviewing.pair(services, OTTO, name_of(1), named)
 
 
 def test_watch_begins_and_ends_by_an_operators_word(services: Services) -> None:

@@ -18,12 +18,12 @@ from storage.errors import CorrectionError, VehicleNotFoundError
 from storage.looks import looks_of_vehicle
 from storage.records import AssignmentRecord, EmbeddingRecord
 from storage.writer import Writer
-from tests.storage.storage_builders import after, path, tracklet
+from tests.storage.storage_builders import after, path, store, tracklet
 from tests.web.asking import site_file
 from web import reviewing
 from web.callers import Caller
 from web.services import Services
-from web.way import way_of
+from web.way import way_of, way_of_heir
 
 with warnings.catch_warnings():
     # The page's library imports a client for Kafka, if it is there, which reads its files by an old way.
@@ -143,12 +143,33 @@ def test_the_latest_stops_are_told_and_the_one_that_is_asked_for(services: Servi
 
 def test_a_stop_is_confirmed_and_split_by_operators_alone(services: Services) -> None:
     with pytest.raises(CorrectionError, match="left to operators"):
-        reviewing.split(services, Caller("mira", Role.VIEWER), YARD)
-    made = reviewing.confirm(services, ANNA, YARD)
+        reviewing.split(services, Caller("mira", Role.VIEWER), YARD, "v1")
+    made = reviewing.confirm(services, ANNA, YARD, "v1")
     assert "anna's word" in way_of(services, ANNA, "v1").hops[1].reason
     reviewing.take_back(services, ANNA, made.correction_id)
-    reviewing.split(services, ANNA, YARD)
-    assert len(way_of(services, ANNA, "v1").hops) == 1
+    made = reviewing.split(services, ANNA, YARD, "v1")
+    (left,) = way_of(services, ANNA, made.moved[0].after).hops
+    (stays,) = way_of(services, ANNA, "v1").hops
+    assert left.reason == "Somebody said that this is another vehicle. It is anna's word."
+    assert stays.reason == "Somebody said that it is right. It is anna's word."
+
+
+def test_who_asks_for_a_vehicle_that_was_given_away_is_led_to_whose_it_is_now(services: Services) -> None:
+    with services.database.transaction() as session:
+        for number in (7, 9):
+            store(session, tracklet("port", number, start=50, end=51), f"v{number}")
+    made = [reviewing.merge(services, ANNA, keep, other) for keep, other in (("v7", "v1"), ("v9", "v7"))]
+    assert way_of_heir(services, ANNA, "v1").trajectory.vehicle_id == "v9"
+    mira = Caller("mira", Role.VIEWER, frozenset({"port"}))
+    with pytest.raises(VehicleNotFoundError):
+        way_of_heir(services, mira, "v1")
+    # What she may see of it is not where all of it went, but where that went.
+    assert [stop.camera for stop in way_of_heir(services, mira, "v7").trajectory.stops] == ["port", "port"]
+    for one in reversed(made):
+        reviewing.take_back(services, ANNA, one.correction_id)
+    assert way_of_heir(services, ANNA, "v1").trajectory.vehicle_id == "v1"
+    with pytest.raises(VehicleNotFoundError):
+        way_of_heir(services, ANNA, "nobody")
 
 
 def test_each_moment_of_a_tracklet_has_one_look(services: Services) -> None:

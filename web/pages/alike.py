@@ -12,8 +12,10 @@ from storage.errors import StorageError
 from web import reviewing, wording
 from web.pages import frame
 from web.pages.blocking import answered
+from web.pages.deeds import merge_button
 
 if TYPE_CHECKING:
+    from storage.history import Correction
     from storage.likeness import Likeness
     from web.pages.frame import View
 
@@ -57,7 +59,7 @@ def show_likeness(view: View, one: Likeness, place: int, *, merge_with: str | No
                 "flat dense no-caps"
             )
             if merge_with is not None and view.caller.may(Role.OPERATOR):
-                _merge_button(view, merge_with, one)
+                _merge_or_undo(view, merge_with, one)
 
 
 def _figures(one: Likeness) -> None:
@@ -74,32 +76,17 @@ def _likely(probability: float) -> str:
     return f"{min(probability, 0.99):.0%} likely the same"
 
 
-def _merge_button(view: View, keep: str, one: Likeness) -> None:
-    async def merged() -> None:
-        dialog.close()
-        button.disable()
-        try:
-            done = await answered(reviewing.merge, view.services, view.caller, keep, one.vehicle_id)
-        except StorageError as error:
-            ui.notify(str(error), type="negative", close_button=True)
-            button.enable()
-            return
-        ui.notify(f"The two are one vehicle now: correction {done.correction_id}.", type="positive")
-        button.set_visibility(False)
+def _merge_or_undo(view: View, keep: str, one: Likeness) -> None:
+    def merged(made: Correction) -> None:
+        merge.set_visibility(False)
         with place:
-            _undo_button(view, done.correction_id)
+            _undo_button(view, made.correction_id, merge)
 
-    with ui.dialog() as dialog, ui.card():
-        ui.label(f"Are {keep[:8]} and {one.vehicle_id[:8]} one vehicle?").classes("text-h6")
-        ui.label(f"All stops of {one.vehicle_id[:8]} go to {keep[:8]}. It can be undone here and under Review.")
-        with ui.row().classes("w-full justify-end"):
-            ui.button("Cancel", on_click=dialog.close).props("flat")
-            ui.button("Merge", icon="merge", on_click=merged)
     place = ui.element("div")
-    button = ui.button("These are one: merge", icon="merge", on_click=dialog.open).props("flat dense no-caps")
+    merge = merge_button(view, keep, one.vehicle_id, label="These are one: merge", done=merged)
 
 
-def _undo_button(view: View, correction_id: int) -> None:
+def _undo_button(view: View, correction_id: int, merge: ui.button) -> None:
     async def undone() -> None:
         button.disable()
         try:
@@ -109,6 +96,7 @@ def _undo_button(view: View, correction_id: int) -> None:
             button.enable()
             return
         ui.notify("Undone: they are two vehicles again.", type="positive")
+        merge.set_visibility(True)
         button.delete()
 
     button = ui.button("Merged: undo", icon="undo", on_click=undone).props("flat dense no-caps")

@@ -9,19 +9,18 @@ from urllib.parse import quote
 from nicegui import ui
 
 from storage.accounts import Role
-from storage.errors import StorageError
-from web import reviewing, wording
+from storage.records import MATCHER
+from web import wording
 from web.pages.blocking import answered
+from web.pages.deeds import merge_button, stop_deeds
 from web.pages.doubt import show_explanation
 from web.pages.frame import View, page, thumbnail
+from web.pages.keeping import hold_panel
 from web.pages.site_plan import Halt, site_plan
 from web.pages.time_line import time_line
-from web.way import Hop, Way, way_of
+from web.way import Hop, Way, way_of_heir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from storage.history import Correction
     from storage.trajectories import Stop
 
 _CROP = 176
@@ -32,8 +31,12 @@ LATEST = 50
 @page("/vehicles/{vehicle_id}", "Vehicle")
 async def vehicle(view: View, vehicle_id: str, at: str = "", whole: bool = False) -> None:
     """Its way on the plan and in time, then stop by stop; `at` names a tracklet that is brought into view."""
-    way = await answered(way_of, view.services, view.caller, vehicle_id, at=at, latest=None if whole else LATEST)
-    _summary(view, way)
+    latest = None if whole else LATEST
+    way = await answered(way_of_heir, view.services, view.caller, vehicle_id, at=at, latest=latest)
+    if not way.trajectory.vehicle_id.startswith(vehicle_id):
+        told = f"The stops of vehicle {vehicle_id[:8]} have been given to this one."
+        ui.label(told).classes("warn").props('role="status"')
+    await _summary(view, way)
     with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-[minmax(0,3fr)_minmax(0,2fr)] gap-4 w-full"):
         with ui.element("section").classes("panel").props('aria-label="On the plan"'):
             site_plan(view, way=_halts(way))
@@ -42,14 +45,14 @@ async def vehicle(view: View, vehicle_id: str, at: str = "", whole: bool = False
     left_out = len(way.trajectory.stops) - len(way.hops)
     if left_out:
         name = quote(way.trajectory.vehicle_id, safe="")
-        ui.link(f"{_stops(left_out)} before these: show all", f"/vehicles/{name}?whole=true")
+        ui.link(f"{wording.stops(left_out)} before these: show all", f"/vehicles/{name}?whole=true")
     for number, hop in enumerate(way.hops, start=1 + left_out):
         _hop(view, way, number, hop)
         if at and hop.stop.tracklet_id == at:
             ui.run_javascript(f"document.getElementById('stop-{number}')?.scrollIntoView({{block: 'center'}})")
 
 
-def _summary(view: View, way: Way) -> None:
+async def _summary(view: View, way: Way) -> None:
     found = way.trajectory
     with ui.element("section").classes("panel w-full").props('aria-label="Summary"'):
         with ui.row().classes("items-center gap-3 w-full"):
@@ -61,16 +64,18 @@ def _summary(view: View, way: Way) -> None:
                 thumbnail(view, image, alt=f"{found.vehicle_class}, {wording.band(band)}", size=88)
             with ui.column().classes("gap-0 grow min-w-0"):
                 ui.label(f"{found.vehicle_class} {found.vehicle_id[:8]}").classes("text-h6")
-                seen = f"{view.time(found.first_seen, '%Y-%m-%d %H:%M:%S')} to {view.time(found.last_seen)}"
-                ui.label(f"{seen}, {_stops(len(found.stops))}").classes("soft")
+                seen = wording.span(found.first_seen, found.last_seen, view.services.zone)
+                ui.label(f"{seen}, {wording.stops(len(found.stops))}").classes("soft")
                 ui.label(found.vehicle_id).classes("text-xs soft break-all")
         with ui.row().classes("gap-1 mt-2"):
             name = quote(found.vehicle_id, safe="")
             if view.caller.may(Role.OPERATOR):
                 _link("Watch for it", "notification_add", f"/watch?vehicle={name}")
-                _merge_button(view, found.vehicle_id)
+                merge_button(view, found.vehicle_id, label="Merge with another")
             _link("What looks alike", "image_search", f"/search?tracklet={quote(found.stops[0].tracklet_id, safe='')}")
             _link("JSON", "data_object", f"/v1/vehicles/{name}/trajectory")
+        if view.caller.may(Role.OPERATOR):
+            await hold_panel(view, found.vehicle_id, len(found.stops))
 
 
 def _halts(way: Way) -> list[Halt]:
@@ -89,7 +94,7 @@ def _hop(view: View, way: Way, number: int, hop: Hop) -> None:
     with ui.element("section").classes("panel w-full").props(f'id=stop-{number} aria-label="Stop {number}"'):
         with ui.row().classes("items-baseline gap-3 w-full"):
             ui.label(f"{number}. {stop.camera}").props('role="heading" aria-level="2"').classes("text-subtitle1")
-            ui.label(f"{view.time(stop.arrival)} to {view.time(stop.departure)}").classes("soft")
+            ui.label(wording.span(stop.arrival, stop.departure, view.services.zone)).classes("soft")
             if stop.camera_trouble:
                 ui.label(f"the camera's picture was {stop.camera_trouble}").classes("bad")
         with ui.element("div").classes(
@@ -103,7 +108,7 @@ def _hop(view: View, way: Way, number: int, hop: Hop) -> None:
                     ui.label(line).classes("text-sm soft")
                 show_explanation(view, stop.tracklet_id)
                 if view.caller.may(Role.OPERATOR):
-                    _deeds(view, way, stop)
+                    stop_deeds(view, way.trajectory.vehicle_id, stop, is_alone=len(way.trajectory.stops) == 1)
             with ui.column().classes("gap-1 min-w-0 w-full"):
                 _scene(view, hop)
                 _player(view, stop)
@@ -135,7 +140,8 @@ def _crop(view: View, stop: Stop, band: str | None) -> None:
 
 def _sureness(hop: Hop) -> None:
     sure = hop.stop.probability
-    if sure is None:
+    if sure is None or hop.stop.decided_by != MATCHER:
+        # What is somebody's word is as sure as that person was: what the matcher thought is told among its figures.
         return
     with ui.row().classes("items-center gap-2 w-full no-wrap"):
         ui.label(f"{sure:.0%}").classes("figure")
@@ -146,6 +152,8 @@ def _sureness(hop: Hop) -> None:
 def _figures(hop: Hop) -> list[str]:
     stop = hop.stop
     told = []
+    if stop.probability is not None and stop.decided_by != MATCHER:
+        told.append(f"The matcher had held it for {stop.probability:.0%} likely.")
     if stop.modality_pair is not None:
         told.append(f"Compared: {wording.band(stop.modality_pair)}.")
     if hop.similarity is not None:
@@ -193,64 +201,5 @@ def _player(view: View, stop: Stop) -> None:
         button = ui.button("Play the moment", icon="play_circle", on_click=play).props("flat dense no-caps")
 
 
-def _deeds(view: View, way: Way, stop: Stop) -> None:
-    """What an operator may say of a stop."""
-    with ui.row().classes("gap-1"):
-        _deed(view, "Right: confirm", "check", reviewing.confirm, stop)
-        if len(way.trajectory.stops) > 1:
-            _deed(view, "Another: split", "call_split", reviewing.split, stop)
-
-
-def _deed(view: View, label: str, icon: str, decide: Callable[..., Correction], stop: Stop) -> None:
-    async def pressed() -> None:
-        await _tell(view, lambda: decide(view.services, view.caller, stop.tracklet_id))
-
-    ui.button(label, icon=icon, on_click=pressed).props("flat dense no-caps")
-
-
-def _merge_button(view: View, keep: str) -> None:
-    with ui.dialog() as dialog, ui.card():
-        ui.label("Which vehicle is the same?").classes("text-h6")
-        other = ui.input("Its id, or the beginning of it").classes("w-72").props("autofocus")
-
-        async def pressed() -> None:
-            dialog.close()
-            await _tell(view, lambda: reviewing.merge(view.services, view.caller, keep, (other.value or "").strip()))
-
-        with ui.row().classes("w-full justify-end"):
-            ui.button("Cancel", on_click=dialog.close).props("flat")
-            ui.button("Merge", icon="merge", on_click=pressed)
-    ui.button("Merge with another", icon="merge", on_click=dialog.open).props("flat dense no-caps")
-
-
-async def _tell(view: View, decide: Callable[[], Correction]) -> None:
-    """Has it decided, and says what came of it, with a way back."""
-    try:
-        made = await answered(decide)
-    except StorageError as error:
-        ui.notify(str(error), type="negative", close_button=True)
-        return
-    with ui.dialog().props("persistent") as dialog, ui.card():
-        ui.label(f"Correction {made.correction_id}: {made.kind} by {made.made_by}").classes("text-h6")
-        ui.label(f"{_stops(len(made.moved))} moved, {len(made.changes) - len(made.moved)} confirmed.")
-
-        async def undo() -> None:
-            try:
-                await answered(reviewing.take_back, view.services, view.caller, made.correction_id)
-            except StorageError as error:
-                ui.notify(str(error), type="negative", close_button=True)
-                return
-            ui.navigate.reload()
-
-        with ui.row().classes("w-full justify-end"):
-            ui.button("Undo", icon="undo", on_click=undo).props("flat")
-            ui.button("Good", on_click=ui.navigate.reload)
-    dialog.open()
-
-
 def _link(label: str, icon: str, address: str) -> None:
     ui.button(label, icon=icon, on_click=lambda: ui.navigate.to(address)).props("flat dense no-caps")
-
-
-def _stops(count: int) -> str:
-    return f"{count} stop{'' if count == 1 else 's'}"
