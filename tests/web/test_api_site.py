@@ -70,6 +70,7 @@ def test_stages_give_their_counters(ask: Asker) -> None:
     health = ask.with_token("otto", Role.OPERATOR)("GET", "/v1/health").json()
     assert health["stages"] == [{"stage": "matcher", "updated_at": "2026-01-01T12:00:00Z", "counters": {"lag": 3.0}}]
     assert health["streams"] == {"listeners": 0, "let_go": 0}
+    assert health["watching"] == {"failures": 0, "trouble": ""}
 
 
 def test_samples_are_told_by_time_page_by_page(ask: Asker) -> None:

@@ -27,6 +27,10 @@ from tests.storage.storage_builders import store, tracklet
 from tests.web.api_site import VEHICLES, filled_site, name_of, passes_yard
 from tests.web.asking import HERE, account, site_file, token
 from tests.web.browser import Witness, chromium, page_server
+from web.callers import EndedError
+from web.logins import caller_with, log_out
+from web.services import WatchHealth
+from web.watch_desk import followed, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,6 +202,23 @@ def test_every_question_is_noted_with_who_asked(ask: Asker) -> None:
     with ask.services.database.snapshot() as session:
         noted = session.execute(text("SELECT person, action FROM audit")).all()
     assert [tuple(row) for row in noted] == [("vera", "vehicles")]
+
+
+def test_what_somebody_has_open_is_noted_once_and_ends_with_their_login(ask: Asker) -> None:
+    services, secret = ask.services, token(ask.services.database, "vera", kind=Kind.SESSION)
+    vera = caller_with(services.database, secret, Kind.SESSION)
+    assert vera is not None
+    services.watch = WatchHealth(3, "postgresql://db.example is away")
+    first = opened(services, vera)
+    assert "db.example" not in first.trouble
+    assert first.trouble
+    for _ in range(3):
+        assert followed(services, vera) == first
+    with services.database.snapshot() as session:
+        assert session.scalars(text("SELECT action FROM audit")).all() == ["watches"]
+    log_out(services.database, secret)
+    with pytest.raises(EndedError):
+        followed(services, vera)
 
 
 @pytest.mark.integration

@@ -41,11 +41,19 @@ class Streams(Answer):
     let_go: int = Field(description="Ended since this program started because they read too slowly.", ge=0)
 
 
+class LookOut(Answer):
+    """How this program looks out for watched vehicles."""
+
+    failures: int = Field(description="Rounds that failed since this program started.", ge=0, examples=[0])
+    trouble: str = Field(description="Why the last one did; empty where it did not.", examples=[""])
+
+
 class Health(Answer):
     """How all is doing; of the cameras see `/v1/cameras`."""
 
     stages: list[Stage] = Field(description="By name.")
     streams: Streams = Field(description="Live streams of this program.")
+    watching: LookOut = Field(description="The look-out for watched vehicles of this program.")
 
 
 class Samples(Paged):
@@ -71,13 +79,14 @@ class Sample(Answer):
 
 @router.get("/health", responses=told())
 def health(request: Request, services: GivenServices, caller: Operator) -> Health:
-    """Counters of the stages that serve all cameras, and of live streams."""
+    """Counters of the stages that serve all cameras, of live streams, and of the look-out for watched vehicles."""
     with services.asking(caller, "health") as session:
         stages = load_stage_status(session)
     feed: Feed = request.app.state.feed
     return Health(
         stages=[Stage.model_validate(stage) for stage in stages],
         streams=Streams(listeners=feed.listeners, let_go=feed.let_go),
+        watching=LookOut.model_validate(services.watch),
     )
 
 

@@ -58,7 +58,7 @@ class WatchKept(Answer):
     ended_at: datetime | None = Field(description="When it ended, UTC; null while it goes on.")
     last_seen: datetime | None = Field(description="The last frame of the vehicle's newest tracklet, UTC, or null.")
     last_camera: str | None = Field(description="Where that was, or null.", examples=["cam1_rgb"])
-    notices: int = Field(description="How often it returned.", ge=0, examples=[1])
+    notices: int = Field(description="How often it returned; a correction counts once.", ge=0, examples=[1])
     crops: Crops
 
 
@@ -74,6 +74,12 @@ class NoticeGiven(Answer):
     made_at: datetime = at("When it was found, by the clock.")
     attempts: int = Field(description="How often telling it has failed.", ge=0, examples=[0])
     delivered_at: datetime | None = Field(description="When everybody had been told, UTC; null: not yet.")
+    tracklets: int = Field(
+        description="How many became the vehicle's own together, of which this was seen last: more than one where a "
+        "correction gave them.",
+        ge=1,
+        examples=[1],
+    )
     error: str = Field(description="Of the last attempt that failed; empty without one.", examples=[""])
 
 

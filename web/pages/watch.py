@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from nicegui import ui
 
-from storage import watches as book
 from storage.accounts import Role
 from storage.errors import StorageError
 from web.pages import frame
 from web.pages.blocking import answered
 from web.pages.frame import View, page
-from web.watch_desk import end, start
+from web.watch_desk import Listed, end, followed, opened, start
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from storage.watches import Notice, Watch
     from streamer.config import SiteConfig
 
-#: Returns that are listed, and how often they are read again, in seconds.
-NOTICES, PERIOD_S = 100, 20.0
+#: How often the lists are read again, in seconds.
+PERIOD_S = 20.0
 _CELL = "min-w-0 break-words"
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """Who is watched, and who returned; newest first."""
-
-    watches: Sequence[Watch]
-    notices: Sequence[Notice]
 
 
 @page("/watch", "Watch")
 async def watch(view: View, vehicle: str = "") -> None:
     """Whom somebody waits for; a vehicle in the address stands in the form already."""
     desk = _Desk(view)
-    known = await answered(desk.read)
+    known = await answered(opened, view.services, view.caller)
     ui.label(told_to(view.services.site)).classes("text-sm break-words")
+    desk.build_trouble()
     if view.caller.may(Role.OPERATOR):
         desk.build_form(vehicle)
     desk.build_lists(known)
@@ -70,16 +59,11 @@ class _Desk:
     def __init__(self, view: View) -> None:
         self._view = view
         self._may_decide = view.caller.may(Role.OPERATOR)
-        self._shown: _Known | None = None
+        self._shown: Listed | None = None
 
-    def read(self) -> _Known:
-        """Both lists, of the caller's cameras alone."""
-        caller = self._view.caller
-        with self._view.services.asking(caller, "watches") as session:
-            return _Known(
-                book.watches(session, visible=caller.cameras),
-                book.notices(session, limit=NOTICES, visible=caller.cameras),
-            )
+    def build_trouble(self) -> None:
+        """Where is said that nobody looks out."""
+        self._trouble = ui.label().classes("bad text-sm break-words").props('role="status"')
 
     def build_form(self, vehicle: str) -> None:
         """Where a vehicle is put on the list."""
@@ -93,7 +77,7 @@ class _Desk:
         self._fault = ui.label().classes("text-negative text-sm").props('role="alert"')
         self._fault.set_visibility(False)
 
-    def build_lists(self, known: _Known) -> None:
+    def build_lists(self, known: Listed) -> None:
         """Where the lists are shown."""
         with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-6 w-full items-start"):
             with ui.column().classes("w-full gap-2 min-w-0"):
@@ -107,7 +91,7 @@ class _Desk:
     async def refresh(self) -> None:
         """Shows what has changed; what can't be read now is shown as it was."""
         try:
-            self._show(await answered(self.read))
+            self._show(await answered(followed, self._view.services, self._view.caller))
         except StorageError as error:
             self._returns.clear()
             self._shown = None
@@ -143,8 +127,9 @@ class _Desk:
         self._fault.text = fault
         self._fault.set_visibility(bool(fault))
 
-    def _show(self, known: _Known) -> None:
+    def _show(self, known: Listed) -> None:
         before, self._shown = self._shown, known
+        self._trouble.text = f"Nobody looks out for returns at the moment: {known.trouble}" if known.trouble else ""
         if before is None or before.watches != known.watches:
             self._watched.clear()
             with self._watched:
@@ -182,7 +167,8 @@ class _Desk:
             with ui.row().classes("w-full gap-2 items-baseline"):
                 address = f"/vehicles/{quote(notice.vehicle_id, safe='')}?at={quote(notice.tracklet_id, safe='')}"
                 ui.link(f"vehicle {notice.vehicle_id[:8]}", address)
-                ui.label(f"at {notice.camera}").classes(_CELL)
+                more = f" and {notice.tracklets - 1} more, by one correction" if notice.tracklets > 1 else ""
+                ui.label(f"at {notice.camera}{more}").classes(_CELL)
                 ui.space()
                 ui.label(self._time(notice.seen_at)).classes("text-sm")
             if notice.note:
