@@ -281,6 +281,21 @@ def test_more_than_may_are_asked_to_come_back(running: Running, secret: str, mon
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
 
 
+def test_one_account_leaves_room_for_others(running: Running, secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MAX_OF_ONE", 1)
+    other = token(running.ask.services.database, "otto", role=Role.OPERATOR)
+    with running.listening(secret) as stream:
+        next(stream)
+        answer = running.ask.with_headers(Authorization=f"Bearer {other}")("GET", "/v1/events")
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+        assert answer.json()["detail"] == "otto listens 1 times already; close one"
+        with running.listening(token(running.ask.services.database, "ada")) as another:
+            next(another)
+    wait_until(lambda: running.feed.listeners == 0, what="both to be gone")
+    with running.listening(other) as stream:
+        next(stream)
+
+
 def test_nobody_listens_unknown(running: Running) -> None:
     answer = running.ask("GET", "/v1/events")
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")

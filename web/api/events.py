@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from storage.answers import halved, probability
 from storage.errors import StorageError
-from web.api.feed import CrowdedError
+from web.api.feed import CrowdedError, GreedyError
 from web.api.parameters import MAX_NUMBER, GivenServices, Viewer
 from web.api.problems import told
 from web.api.schemas import Answer, CameraName, Probability, TrackletName, VehicleName, at
@@ -100,7 +100,7 @@ async def _gone(receive: Receive) -> None:
     "/events",
     response_class=Response,
     responses={
-        **told(),
+        **told(429),
         200: {
             "description": "An endless stream: `event: decision` with a decision as JSON, `id` its number; comments as "
             "signs of life; `event: closed` with the reason before the server ends it.",
@@ -123,7 +123,8 @@ async def events(
     try:
         listener = await feed.join(caller)
     except CrowdedError as error:
-        raise HTTPException(503, str(error), {"Retry-After": "60"}) from error
+        status = 429 if isinstance(error, GreedyError) else 503
+        raise HTTPException(status, str(error), {"Retry-After": "60"}) from error
     return EventStream(_told(services, feed, listener, last_event_id), lambda: feed.leave(listener))
 
 

@@ -31,12 +31,18 @@ BATCH = 500
 MAX_WAITING = 2000
 #: Listeners at a time: each holds a connection, and asks once a second at most whether it still may.
 MAX_LISTENERS = 200
+#: Of these, those of one account: for all its pages and programs, so that none can keep everybody else out.
+MAX_OF_ONE = 20
 
 _log = logging.getLogger(__name__)
 
 
 class CrowdedError(Exception):
     """As many listen as may; the text is one line."""
+
+
+class GreedyError(CrowdedError):
+    """One account listens as often as it may."""
 
 
 class Listener:
@@ -121,10 +127,14 @@ class Feed:
         """From now on the listener is offered what is decided. Call `leave` in the end.
 
         Raises:
+            GreedyError: The caller has `MAX_OF_ONE` already.
             CrowdedError: There are `MAX_LISTENERS` already.
             StorageError: The database can't be asked.
         """
         async with self._joining:
+            own = sum(one.caller.person == caller.person for one in self._listeners)
+            if own >= MAX_OF_ONE:
+                raise GreedyError(f"{caller.person} listens {own} times already; close one")
             if self.listeners >= MAX_LISTENERS:
                 raise CrowdedError(f"{self.listeners} listen already; come back later")
             if self._looking is None:

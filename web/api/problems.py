@@ -43,6 +43,7 @@ _WORDS = {
     413: "The body is larger than what is taken.",
     415: "The body is of a kind that is not taken.",
     422: "A parameter or the body is not as described.",
+    429: "The caller does this as often as one may; `Retry-After` says when to ask again.",
     503: "It can't be answered now; `Retry-After` says when to ask again, where that may help.",
 }
 _EVERYWHERE = (400, 401, 403, 413, 422, 503)
