@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from threading import Semaphore
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import Depends, HTTPException, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 
 from storage.accounts import Role
 from storage.errors import StorageError, TrackletNotFoundError
 from web.callers import Caller
-from web.clips import ClipBusyError, ClipError
+from web.clips import ClipBusyError
+from web.cutting import ClipError
 from web.guard import require
 from web.signed_links import CLIPS, PICTURES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from fastapi import FastAPI
 
@@ -32,13 +37,19 @@ _MAGIC = (
 #: A plan may be drawn by anybody: as a picture it runs nothing, and opened by itself it does neither.
 _PLAN_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
 _PLAN_MAX_AGE_S = 300
+#: So many may wait for films at once, in threads of their own: those of the server have everything else to answer.
+WAITING = 16
+_RETRY_AFTER_S = 10
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def add_media(app: FastAPI) -> None:
     """Makes `/media/...` and the site plan known."""
     services: Services = app.state.services
-    app.add_api_route(PICTURES + "{relative:path}", _pictures(services), methods=["GET"], include_in_schema=False)
-    app.add_api_route(CLIPS + "{tracklet_id:path}", _clips(services), methods=["GET"], include_in_schema=False)
+    app.add_api_route(
+        PICTURES + "{relative:path}", _pictures(services), methods=["GET", "HEAD"], include_in_schema=False
+    )
+    app.add_api_route(CLIPS + "{tracklet_id:path}", _clips(services), methods=["GET", "HEAD"], include_in_schema=False)
     app.add_api_route("/media/plan", _plan(services), methods=["GET"], include_in_schema=False)
 
 
@@ -71,19 +82,51 @@ def _pictures(services: Services) -> Callable[..., Response]:
     return picture
 
 
-def _clips(services: Services) -> Callable[..., Response]:
-    def clip(tracklet_id: str, request: Request) -> Response:
+def _clips(services: Services) -> Callable[..., Awaitable[Response]]:
+    seats = Semaphore(WAITING)
+
+    async def clip(tracklet_id: str, request: Request) -> Response:
         check_signature(services, request)
         try:
-            film = services.clips.film(tracklet_id)
+            if not seats.acquire(blocking=False):
+                raise ClipBusyError("too many films are asked for: ask again in a moment")
+            try:
+                film = await run_sync(services.clips.film, tracklet_id, limiter=CapacityLimiter(1))
+            finally:
+                seats.release()
         except ClipBusyError as error:
-            raise HTTPException(503, str(error), headers={"Retry-After": "10"}) from error
+            raise HTTPException(503, str(error), headers={"Retry-After": str(_RETRY_AFTER_S)}) from error
         except (ClipError, TrackletNotFoundError) as error:
             raise HTTPException(404, str(error)) from error
         age = int(services.site.web.link_minutes * 60)
-        return FileResponse(film, media_type="video/mp4", headers={"Cache-Control": f"private, max-age={age}"})
+        headers = {"Cache-Control": f"private, max-age={age}"}
+        return answer_in_parts(film, request.headers.get("range", ""), "video/mp4", headers)
 
     return clip
+
+
+def answer_in_parts(data: bytes, wanted: str, kind: str, headers: dict[str, str]) -> Response:
+    """All of a file, or the part that a player wants (RFC 9110, section 14): some play nothing that has no parts.
+
+    Args:
+        data: The file.
+        wanted: The request's `Range`; what is not understood, and several parts at once, means all.
+        kind: Content type.
+        headers: Of the answer.
+    """
+    headers = {**headers, "Accept-Ranges": "bytes"}
+    found = _RANGE.fullmatch(wanted)
+    first, last = found.groups() if found else ("", "")
+    if first:
+        begin, end = int(first), min(int(last) + 1 if last else len(data), len(data))
+    elif last:
+        begin, end = max(len(data) - int(last), 0), len(data)
+    else:
+        return Response(data, media_type=kind, headers=headers)
+    if begin >= end:
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{len(data)}"})
+    headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data)}"
+    return Response(data[begin:end], 206, headers, kind)
 
 
 def _plan(services: Services) -> Callable[..., Response]:

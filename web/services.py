@@ -108,6 +108,5 @@ class Services:
         return decided(self.database, Inquiry(action, still(self.database, caller).person, subject, details))
 
     def close(self) -> None:
-        """Lets go of the database, and of films."""
-        self.clips.close()
+        """Lets go of the database."""
         self.database.close()

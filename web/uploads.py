@@ -112,7 +112,7 @@ def _upright(picture: Image.Image) -> NDArray[np.uint8]:
     ImageOps.exif_transpose(picture, in_place=True)
     turned = picture
     if turned.mode in _DEEP_MODES:
-        return _stretched(np.array(turned, dtype=np.float64))
+        return stretched(np.array(turned, dtype=np.float64))
     if "A" in turned.getbands() or "transparency" in turned.info:
         with_alpha = turned.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, "white")
@@ -120,7 +120,7 @@ def _upright(picture: Image.Image) -> NDArray[np.uint8]:
     return np.array(turned.convert("RGB"), dtype=np.uint8)  # (h, w, 3)
 
 
-def _stretched(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+def stretched(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     """(h, w) of any range -> (h, w, 3) from 0 to 255. Changes the values: a copy of each step would be 200 MB."""
     np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     low = values.min()
