@@ -30,9 +30,9 @@ async def hold_panel(view: View, vehicle_id: str, stops: int) -> None:
     async def deed(work: Callable[[], list[str]]) -> None:
         try:
             await answered(work)
+            await show()
         except StorageError as error:
             ui.notify(str(error), type="negative", close_button=True)
-        await show()
 
     async def show() -> None:
         held = await answered(holding.held, view.services, view.caller, vehicle_id)

@@ -28,6 +28,8 @@ _BUTTONS = {
     Verdict.SPLIT: ("call_split", "warning"),
     Verdict.MERGE: ("merge", "primary"),
 }
+#: The second click of a double click falls on whatever stands there by then: the next link, the next correction.
+_FIRST_CLICK = "(event) => { if (event.detail < 2) emit(); }"
 _DONE = {
     "confirm": "confirmed",
     "split": "split",
@@ -56,6 +58,8 @@ class _Bench:
         self._may_decide = view.caller.may(Role.OPERATOR)
         self._links = deque(work.links)
         self._corrections = work.corrections
+        # Buttons are gone by the time their deed is done: what is said of it is said to the page.
+        self._page = ui.context.client
         # What was decided here, and not to be shown again before the database says so.
         self._deciding: set[tuple[str, str]] = set()
         self._key_before = ""
@@ -105,7 +109,7 @@ class _Bench:
             return
         link = self._links[0]
         if verdict not in reviewing.verdicts(link):
-            _tell(f"This is a {link.kind}: {_wanted(link)}")
+            self._tell(f"This is a {link.kind}: {_wanted(link)}")
             return
         note, self._note.value = (self._note.value or "").strip(), ""
         self._links.popleft()
@@ -115,14 +119,15 @@ class _Bench:
         view = self._view
         try:
             done = await answered(reviewing.decide, view.services, view.caller, link, verdict, note=note)
-            _tell(f"{_DONE[done.kind].capitalize()}: correction {done.correction_id}. u takes it back.", "positive")
+            said = f"{_DONE[done.kind].capitalize()}: correction {done.correction_id}. u takes it back."
+            self._tell(said, "positive")
         except SettledError as error:
-            _tell(str(error))
+            self._tell(str(error))
         except StorageError as error:
             self._links.appendleft(link)
             self._note.value = self._note.value or note
             self._show_link()
-            _tell(str(error), "negative")
+            self._tell(str(error), "negative")
         finally:
             self._deciding.discard(_pair(link))
         await self._reload()
@@ -130,7 +135,7 @@ class _Bench:
     async def _undo_last(self) -> None:
         last = reviewing.last_of(self._corrections, self._view.caller.person)
         if last is None:
-            _tell("You have decided nothing here that could be taken back.")
+            self._tell("You have decided nothing here that could be taken back.")
             return
         await self._undo(last)
 
@@ -138,9 +143,9 @@ class _Bench:
         view = self._view
         try:
             await answered(reviewing.take_back, view.services, view.caller, correction.correction_id)
-            _tell(f"Correction {correction.correction_id} is taken back.", "positive")
+            self._tell(f"Correction {correction.correction_id} is taken back.", "positive")
         except StorageError as error:
-            _tell(str(error), "negative")
+            self._tell(str(error), "negative")
         await self._reload()
 
     async def _reload(self) -> None:
@@ -148,15 +153,17 @@ class _Bench:
         try:
             work = await answered(reviewing.work, self._view.services, self._view.caller)
         except StorageError as error:
-            _tell(str(error), "negative")
+            self._tell(str(error), "negative")
             return
         shown = _pair(self._links[0]) if self._links else None
         links = deque(link for link in work.links if _pair(link) not in self._deciding)
         place = next((index for index, link in enumerate(links) if _pair(link) == shown), 0)
         links.rotate(-place)
-        is_same = bool(links) and bool(self._links) and links[0] == self._links[0] and len(links) == len(self._links)
+        is_same = bool(links) and bool(self._links) and links[0] == self._links[0]
         self._links, self._corrections = links, work.corrections
-        if not is_same:
+        if is_same:
+            self._more.text = self._rest()
+        else:
             self._show_link()
         self._show_book()
 
@@ -175,14 +182,18 @@ class _Bench:
                         self._verdict_button(link, verdict)
                 ui.button("Next (n)", icon="navigate_next", on_click=lambda: self._turn(-1)).props("flat no-caps")
                 if self._may_decide:
-                    ui.button("Undo my last (u)", icon="undo", on_click=self._undo_last).props("flat no-caps")
-            more = len(self._links) - 1
-            ui.label("the last one" if more == 0 else f"{more} more after this one").classes("text-sm")
+                    undo = ui.button("Undo my last (u)", icon="undo").props("flat no-caps")
+                    undo.on("click", self._undo_last, js_handler=_FIRST_CLICK)
+            self._more = ui.label(self._rest()).classes("text-sm")
+
+    def _rest(self) -> str:
+        more = len(self._links) - 1
+        return "the last one" if more == 0 else f"{more} more after this one"
 
     def _verdict_button(self, link: DoubtfulLink, verdict: Verdict) -> None:
         icon, colour = _BUTTONS[verdict]
-        words = _words(link, verdict)
-        ui.button(words, icon=icon, color=colour, on_click=lambda: self._decide(verdict)).props("no-caps")
+        button = ui.button(_words(link, verdict), icon=icon, color=colour).props("no-caps")
+        button.on("click", lambda: self._decide(verdict), js_handler=_FIRST_CLICK)
 
     def _show_book(self) -> None:
         self._book.clear()
@@ -212,14 +223,15 @@ class _Bench:
                 if correction.undone_by is not None:
                     ui.label(f"taken back by {correction.undone_by}").classes("text-xs")
                 elif self._may_decide:
-                    ui.button("Undo", icon="undo", on_click=lambda: self._undo(correction)).props(
+                    undo = ui.button("Undo", icon="undo").props(
                         f'flat dense no-caps size="sm" aria-label="Undo correction {correction.correction_id}"'
                     )
+                    undo.on("click", lambda: self._undo(correction), js_handler=_FIRST_CLICK)
 
-
-def _tell(text: str, kind: Literal["positive", "negative"] | None = None) -> None:
-    # Beside the buttons, which the next key or click is for.
-    ui.notify(text, type=kind, position="bottom-right", close_button=kind == "negative")
+    def _tell(self, text: str, kind: Literal["positive", "negative"] | None = None) -> None:
+        with self._page:
+            # Beside the buttons, which the next key or click is for.
+            ui.notify(text, type=kind, position="bottom-right", close_button=kind == "negative")
 
 
 def _pair(link: DoubtfulLink) -> tuple[str, str]:
