@@ -160,13 +160,18 @@ def add_account(
     return Account(name, role, _sorted(chosen), at)
 
 
-def change_account(session: Session, name: str, *, role: Role, cameras: Collection[str] | None = None) -> None:
+def change_account(
+    session: Session, name: str, *, role: Role, cameras: Collection[str] | None = None, although_last: bool = False
+) -> None:
     """Gives an account another role, and other cameras; what is open by it and asks again is judged by these.
 
     Raises:
-        StorageError: No such account, or an operator is to see some cameras only.
+        StorageError: No such account, an operator is to see some cameras only, or, unless `although_last`, nobody would
+            be left who is an administrator.
     """
     _check_known(session, name)
+    if not although_last:
+        _check_administered(session, name, role)
     chosen = _cameras_for(name, role, cameras)
     stored = null() if chosen is None else chosen
     session.execute(update(AccountRow).where(AccountRow.name == name).values(role=role.value, cameras=stored))
@@ -193,13 +198,15 @@ def renew_hash(session: Session, name: str, old: str, new: str) -> None:
     session.execute(update(AccountRow).where(AccountRow.name == name, AccountRow.password == old).values(password=new))
 
 
-def remove_account(session: Session, name: str) -> None:
+def remove_account(session: Session, name: str, *, although_last: bool = False) -> None:
     """Removes an account, its logins and its tokens. What it asked stays noted.
 
     Raises:
-        StorageError: No such account.
+        StorageError: No such account, or, unless `although_last`, it is the last one, or the last administrator's.
     """
     _check_known(session, name)
+    if not although_last:
+        _check_administered(session, name, None)
     session.execute(delete(AccessTokenRow).where(AccessTokenRow.account == name))
     session.execute(delete(AccountRow).where(AccountRow.name == name))
 
@@ -340,3 +347,13 @@ def _sorted(cameras: list[str] | None) -> tuple[str, ...] | None:
 def _check_known(session: Session, name: str) -> None:
     if password_hash(session, name) is None:
         raise StorageError(f"account {name!r}: there is none of that name")
+
+
+def _check_administered(session: Session, name: str, role: Role | None) -> None:
+    """That an administrator is left, where there was one, once an account has that role or, without one, is gone."""
+    before = {one.name: one.role for one in accounts(session)}
+    left = {other: held for other, held in before.items() if other != name} | ({} if role is None else {name: role})
+    if not left:
+        raise StorageError(f"account {name}: the last one; without it, whoever sits at this machine may do anything")
+    if Role.ADMIN in before.values() and Role.ADMIN not in left.values():
+        raise StorageError(f"account {name}: the last administrator's; give another one that role first")

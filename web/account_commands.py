@@ -35,6 +35,10 @@ FromStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input, its first line.")
 ]
 
+AlthoughLast = Annotated[
+    bool, typer.Option("--although-last", help="Although no administrator, or no account, is left then.")
+]
+
 
 @accounts_app.command("add")
 def add(
@@ -63,6 +67,7 @@ def change(
     config: Config,
     role: Annotated[Role, typer.Option(help="What they may do from now on.")],
     cameras: Cameras = None,
+    although_last: AlthoughLast = False,
 ) -> None:
     """Give an account another role, or other cameras. It holds from its next question on.
 
@@ -72,7 +77,7 @@ def change(
         from storage import accounts
 
         _check_cameras(site, cameras)
-        accounts.change_account(session, name, role=role, cameras=cameras)
+        accounts.change_account(session, name, role=role, cameras=cameras, although_last=although_last)
     sys.stdout.write(f"account {name}: {role}\n")
 
 
@@ -91,15 +96,17 @@ def password(name: Name, config: Config, password_stdin: FromStdin = False) -> N
 
 
 @accounts_app.command("remove")
-def remove(name: Name, config: Config) -> None:
+def remove(name: Name, config: Config, although_last: AlthoughLast = False) -> None:
     """Remove an account, its logins and tokens. What it asked stays noted.
+
+    With the last one, whoever sits at this machine is answered again, as an administrator.
 
     Example: account remove mira --config configs/demo.yaml
     """
     with _changing(config, "account remove", name) as (_, session):
         from storage import accounts
 
-        accounts.remove_account(session, name)
+        accounts.remove_account(session, name, although_last=although_last)
     sys.stdout.write(f"account {name}: removed\n")
 
 

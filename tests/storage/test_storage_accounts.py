@@ -114,6 +114,28 @@ def test_a_new_password_and_a_removed_account_end_whatever_was_open(database: Da
         assert [account.name for account in accounts.accounts(session)] == ["mira"]
 
 
+def test_the_last_administrator_is_neither_removed_nor_demoted_by_mistake(database: Database) -> None:
+    with database.transaction() as session:
+        _add(session, role=Role.ADMIN)
+        _add(session, "vic", Role.VIEWER)
+        for deed in (
+            lambda: accounts.remove_account(session, "mira"),
+            lambda: accounts.change_account(session, "mira", role=Role.OPERATOR),
+        ):
+            with pytest.raises(StorageError, match="account mira: the last administrator's"):
+                deed()
+        accounts.change_account(session, "mira", role=Role.ADMIN)
+        accounts.change_account(session, "vic", role=Role.ADMIN)
+        accounts.remove_account(session, "mira")
+        with pytest.raises(StorageError, match="account vic: the last one; without it, whoever sits"):
+            accounts.remove_account(session, "vic")
+        accounts.change_account(session, "vic", role=Role.VIEWER, although_last=True)
+        # Nobody was one before: then nobody's right is lost.
+        accounts.change_account(session, "vic", role=Role.OPERATOR)
+        accounts.remove_account(session, "vic", although_last=True)
+        assert not accounts.is_any(session)
+
+
 def test_a_hash_is_renewed_unless_the_password_was_changed_meanwhile(database: Database) -> None:
     with database.transaction() as session:
         _add(session)

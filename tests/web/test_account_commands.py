@@ -44,7 +44,10 @@ def test_an_account_is_made_listed_changed_and_removed(tmp_path: Path, database:
     assert _run(tmp_path, "account", "password", "mira", "--password-stdin", typed="another one\n").exit_code == 0
     assert log_in(database, "mira", PASSWORD, hours=1) is None
     assert log_in(database, "mira", "another one", hours=1) is not None
-    assert _run(tmp_path, "account", "remove", "mira").exit_code == 0
+    kept = _run(tmp_path, "account", "remove", "mira")
+    assert (kept.exit_code, kept.stderr.count("\n")) == (2, 1)
+    assert "account mira: the last one" in kept.stderr
+    assert _run(tmp_path, "account", "remove", "mira", "--although-last").exit_code == 0
     assert _run(tmp_path, "account", "list").stdout == ""
     with database.snapshot() as session:
         noted = session.scalars(text("SELECT action FROM audit ORDER BY audit_id")).all()
@@ -52,6 +55,7 @@ def test_an_account_is_made_listed_changed_and_removed(tmp_path: Path, database:
         "account add",
         "account change",
         "account password",
+        "account remove?",
         "account remove",
     ]
 
