@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from threading import Semaphore
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
 
 #: What files begin with, by content type. Nothing else is sent: what lies in the crop store is no page.
 _MAGIC = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"RIFF", "image/webp"),
-    (b"GIF8", "image/gif"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb"GIF8"), "image/gif"),
 )
 #: A plan may be drawn by anybody: as a picture it runs nothing, and opened by itself it does neither.
 _PLAN_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
@@ -46,29 +48,34 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 def add_media(app: FastAPI) -> None:
     """Makes `/media/...` and the site plan known."""
     services: Services = app.state.services
-    app.add_api_route(
-        PICTURES + "{relative:path}", _pictures(services), methods=["GET", "HEAD"], include_in_schema=False
-    )
-    app.add_api_route(CLIPS + "{tracklet_id:path}", _clips(services), methods=["GET", "HEAD"], include_in_schema=False)
-    app.add_api_route("/media/plan", _plan(services), methods=["GET"], include_in_schema=False)
+    for path, answer in (
+        (PICTURES + "{relative:path}", _pictures(services)),
+        (CLIPS + "{tracklet_id:path}", _clips(services)),
+        ("/media/plan", _plan(services)),
+    ):
+        app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
 
 
-def check_signature(services: Services, request: Request) -> None:
+def check_signature(services: Services, request: Request) -> dict[str, str]:
     """Lets a request pass whose address we gave, not long ago.
+
+    Returns:
+        Headers of the answer: a browser keeps it for as long as the address is good.
 
     Raises:
         HTTPException: 403: it is none, or too old.
     """
     query = request.query_params
     # As the address was signed: unquoted once by the server, and quoted as `SignedLinks` does.
-    path = quote(request.scope["path"])
-    if not services.links.is_good(path, query.get("expires", ""), query.get("signature", "")):
+    path, expires = quote(request.scope["path"]), query.get("expires", "")
+    if not services.links.is_good(path, expires, query.get("signature", "")):
         raise HTTPException(403, "this address is good no longer: load the page again")
+    return {"Cache-Control": f"private, max-age={max(int(expires) - math.ceil(time.time()), 0)}"}
 
 
 def _pictures(services: Services) -> Callable[..., Response]:
     def picture(relative: str, request: Request) -> Response:
-        check_signature(services, request)
+        headers = check_signature(services, request)
         try:
             data = services.crops.load(relative)
         except StorageError as error:
@@ -76,8 +83,7 @@ def _pictures(services: Services) -> Callable[..., Response]:
         kind = image_type(data)
         if kind is None:
             raise HTTPException(404, "this is no picture")
-        age = int(services.site.web.link_minutes * 60)
-        return Response(data, media_type=kind, headers={"Cache-Control": f"private, max-age={age}"})
+        return Response(data, media_type=kind, headers=headers)
 
     return picture
 
@@ -86,7 +92,7 @@ def _clips(services: Services) -> Callable[..., Awaitable[Response]]:
     seats = Semaphore(WAITING)
 
     async def clip(tracklet_id: str, request: Request) -> Response:
-        check_signature(services, request)
+        headers = check_signature(services, request)
         try:
             if not seats.acquire(blocking=False):
                 raise ClipBusyError("too many films are asked for: ask again in a moment")
@@ -98,8 +104,6 @@ def _clips(services: Services) -> Callable[..., Awaitable[Response]]:
             raise HTTPException(503, str(error), headers={"Retry-After": str(_RETRY_AFTER_S)}) from error
         except (ClipError, TrackletNotFoundError) as error:
             raise HTTPException(404, str(error)) from error
-        age = int(services.site.web.link_minutes * 60)
-        headers = {"Cache-Control": f"private, max-age={age}"}
         return answer_in_parts(film, request.headers.get("range", ""), "video/mp4", headers)
 
     return clip
@@ -149,4 +153,4 @@ def _plan(services: Services) -> Callable[..., Response]:
 
 def image_type(data: bytes) -> str | None:
     """The content type of a picture, by how it begins; None: it is none that a browser shows."""
-    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
+    return next((kind for magic, kind in _MAGIC if magic.match(data)), None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -40,8 +42,20 @@ def test_an_address_that_was_given_out_shows_its_picture_without_a_login(ask: As
     answer = ask("GET", ask.services.links.picture("gate/2026 01/a+b%é.jpg"))
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
     assert answer.content == _jpeg()
-    assert answer.headers["cache-control"] == "private, max-age=600"
+    assert re.fullmatch(r"private, max-age=5\d\d", answer.headers["cache-control"])
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_a_picture_is_asked_about_without_being_sent(ask: Asker) -> None:
+    answer = ask("HEAD", ask.services.links.picture("gate/2026 01/a+b%é.jpg"))
+    assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(_jpeg())))
+
+
+def test_a_picture_is_kept_no_longer_than_its_address_is_good(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = ask.services.links.picture("gate/2026 01/a+b%é.jpg")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 595)
+    assert ask("GET", address).headers["cache-control"] in ("private, max-age=3", "private, max-age=4")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +133,9 @@ def test_no_address_leads_out(ask: Asker, address: str) -> None:
         assert asks("GET", address).status_code in (401, 403, 404)
 
 
-def test_what_is_no_picture_is_not_sent(ask: Asker) -> None:
+@pytest.mark.parametrize("data", [b"<script>alert(1)</script>", b"RIFF\n\0\0\0AVI LIST", b"\xff\xd8", b""])
+def test_what_is_no_picture_is_not_sent(ask: Asker, data: bytes) -> None:
+    ask.services.crops.save("gate/page.jpg", data)
     answer = ask("GET", ask.services.links.picture("gate/page.jpg"))
     assert answer.status_code == 404
     assert "<script" not in answer.text
