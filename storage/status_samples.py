@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, insert, or_, select
+from sqlalchemy import delete, insert, or_, select, tuple_
 
 from storage.models import StatusSampleRow
 
@@ -75,19 +75,31 @@ def store_samples(
     session.execute(delete(StatusSampleRow).where(StatusSampleRow.at < at - KEPT))
 
 
-def load_samples(session: Session, since: datetime, *, visible: Collection[str] | None = None) -> list[StatusSample]:
-    """Samples from that moment on, by time.
+def load_samples(
+    session: Session,
+    since: datetime,
+    *,
+    behind: tuple[datetime, str, str] | None = None,
+    limit: int | None = None,
+    visible: Collection[str] | None = None,
+) -> list[StatusSample]:
+    """Samples from that moment on, by time, kind and source.
 
     Args:
         session: To read from.
         since: The earliest wanted.
+        behind: Only what comes after the sample of this time, kind and source.
+        limit: At most so many; None: all.
         visible: The only cameras that there are for whoever asks; None: all. Stages are everybody's.
     """
     row = StatusSampleRow
     wanted = select(row.kind, row.source, row.at, row.counters).where(row.at >= since)
     if visible is not None:
         wanted = wanted.where(or_(row.kind == STAGE, row.source.in_(visible)))
-    return [StatusSample(*found) for found in session.execute(wanted.order_by(row.at, row.kind, row.source))]
+    if behind is not None:
+        wanted = wanted.where(tuple_(row.at, row.kind, row.source) > behind)
+    rows = session.execute(wanted.order_by(row.at, row.kind, row.source).limit(limit))
+    return [StatusSample(*found) for found in rows]
 
 
 def _row(kind: str, source: str, at: datetime, counters: dict[str, float]) -> dict[str, object]:

@@ -8,7 +8,7 @@ import pytest
 
 from storage.accounts import Role
 from storage.records import CameraStatus, StageStatus
-from storage.status_samples import store_samples
+from storage.status_samples import StatusSample, load_samples, store_samples
 from storage.writer import Writer
 from tests.storage.storage_builders import START, after
 from tests.web.api_site import filled_site
@@ -89,6 +89,24 @@ def test_samples_are_told_by_time_page_by_page(ask: Asker) -> None:
     assert told == [(f"2026-01-01T12:0{minute}:00Z", name) for minute in (1, 2) for name in names]
     assert otto("GET", "/v1/health/samples").json() == {"items": [], "next": None}
     assert ask.with_token("vera")("GET", "/v1/health/samples").status_code == 403
+
+
+def test_a_page_of_samples_is_all_that_is_read_for_it(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ask.services.database.transaction() as session:
+        for minute in range(10):
+            store_samples(session, [_status("gate"), _status("yard")], [], after(60.0 * minute))
+    read: list[int] = []
+
+    def counting(*arguments: Any, **chosen: Any) -> list[StatusSample]:  # noqa: ANN401 - as they are handed on
+        found = load_samples(*arguments, **chosen)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr("web.api.health.load_samples", counting)
+    otto, asked = ask.with_token("otto", Role.OPERATOR), {"start": "2026-01-01T12:00:00Z", "limit": "3"}
+    cursor = otto("GET", "/v1/health/samples", params=asked).json()["next"]
+    assert len(otto("GET", "/v1/health/samples", params={**asked, "cursor": cursor}).json()["items"]) == 3
+    assert read == [4, 4]
 
 
 def test_nobody_is_answered_without_proof(ask: Asker) -> None:

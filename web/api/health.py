@@ -10,7 +10,7 @@ from pydantic import Field
 
 from storage.status import load_stage_status
 from storage.status_samples import load_samples
-from web.api.paging import Page, behind, cut, decode
+from web.api.paging import Page, cut, decode
 from web.api.parameters import GivenServices, Moment, Operator, Paged
 from web.api.problems import told
 from web.api.schemas import Answer, at
@@ -100,8 +100,14 @@ def samples(services: GivenServices, caller: Operator, asked: Annotated[Samples,
     after = decode("samples", (datetime, str, str), asked.cursor)
     since = after[0] if after else asked.start or datetime.now(UTC) - USUAL
     with services.asking(caller, "health", "", **asked.told()) as session:
-        found = load_samples(session, since, visible=caller.cameras)
-    return cut(behind(found, asked.limit, after, key), asked.limit, "samples", key, _sample)
+        found = load_samples(
+            session,
+            since,
+            behind=None if after is None else (after[0], after[1], after[2]),
+            limit=asked.limit + 1,
+            visible=caller.cameras,
+        )
+    return cut(found, asked.limit, "samples", key, _sample)
 
 
 def _sample(sample: StatusSample) -> Sample:
