@@ -52,6 +52,14 @@ class PostgreSQL:
             connection.execute(f'CREATE DATABASE "{name}"'.encode())
         return f"{self.url.removesuffix('postgres')}{name}"
 
+    def dump(self, url: str) -> str:
+        """What makes a database of this server's as it is now, in one script for an empty one."""
+        text = subprocess.check_output([_binaries() / "pg_dump", "--inserts", "--schema=public", url], text=True)
+        # Lines with a backslash are for psql alone, and the schema is there in every empty database. The script leaves
+        # its session without a search path.
+        lines = (line for line in text.splitlines() if not line.startswith(("\\", "CREATE SCHEMA public")))
+        return "\n".join((*lines, "RESET search_path;"))
+
     def is_running(self) -> bool:
         """Whether anybody listens."""
         with socket.socket() as probe:

@@ -56,11 +56,22 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def migrated_script(postgresql_server: PostgreSQL) -> str:
+    """What makes in a third of the time of the migrations what they make on PostgreSQL."""
+    url = postgresql_server.new_database()
+    Database.open(url).close()
+    return postgresql_server.dump(url)
+
+
 @pytest.fixture
-def database(url: str, migrated_file: Path) -> Iterator[Database]:
+def database(url: str, request: pytest.FixtureRequest) -> Iterator[Database]:
     """Each kind of database in turn, with our schema."""
     if url.startswith("sqlite"):
-        shutil.copy(migrated_file, make_url(url).database or "")
+        shutil.copy(request.getfixturevalue("migrated_file"), make_url(url).database or "")
+    else:
+        with psycopg.connect(url) as connection:
+            connection.execute(request.getfixturevalue("migrated_script"))
     opened = Database.open(url)
     yield opened
     opened.close()
