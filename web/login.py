@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 #: Of one account, from wherever, and from one address, for whichever accounts.
 PER_ACCOUNT, PER_ADDRESS, WINDOW_S = 10, 30, 300.0
-_MAX_FORM_BYTES, _MAX_FIELDS = 8 << 10, 10
+#: A password of 1024 letters takes up to 12 KiB in a form.
+_MAX_FORM_BYTES, _MAX_FIELDS = 16 << 10, 10
 #: Hashes that are made at once: each takes 64 MiB and a core.
 _HASHES_AT_ONCE = 2
 #: Of a name in the log.

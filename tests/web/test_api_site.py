@@ -115,6 +115,12 @@ def test_nobody_is_answered_without_proof(ask: Asker) -> None:
     assert answer.json()["title"] == "Unauthorized"
 
 
+def test_a_body_that_is_no_json_is_named(ask: Asker) -> None:
+    sent = {"content": b"{,", "headers": {"Content-Type": "application/json"}}
+    answer = ask.with_token("otto", Role.OPERATOR)("POST", "/v1/corrections", **sent)
+    assert (answer.status_code, answer.json()["detail"]) == (422, "body: not JSON, at character 1")
+
+
 def test_the_description_explains_every_question_and_every_field(ask: Asker) -> None:
     described = ask.with_token("vera")("GET", "/openapi.json").json()
     silent = [name for name, schema in described["components"]["schemas"].items() for name in _silent(name, schema)]

@@ -197,8 +197,16 @@ def test_who_logs_in_is_not_counted(ask: Asker) -> None:
         assert _log_in(ask, "vic").status_code == 303
 
 
+@pytest.mark.usefixtures("quick_hashes")
+def test_the_longest_password_of_whatever_letters_is_taken(ask: Asker) -> None:
+    longest = "\N{AUTOMOBILE}" * logins.MAX_PASSWORD_LENGTH
+    with ask.services.database.transaction() as session:
+        accounts.change_password(session, "mira", logins.hashed(longest))
+    assert _log_in(ask, password=longest, next="/vehicles?camera=gate").status_code == 303
+
+
 def test_a_form_that_is_no_form_is_refused(ask: Asker) -> None:
-    assert ask("POST", "/login", content=b"x" * 10_000, headers={"Origin": HERE}).status_code == 400
+    assert ask("POST", "/login", content=b"x" * 20_000, headers={"Origin": HERE}).status_code == 400
     assert ask("POST", "/login", content=b"\xff&&=;%zz", headers={"Origin": HERE}).status_code == 401
     assert ask("POST", "/login", content=b"a=1&" * 50, headers={"Origin": HERE}).status_code == 400
 

@@ -85,9 +85,15 @@ async def _http(_request: Request, error: HTTPException) -> JSONResponse:
 
 async def _unclear(_request: Request, error: RequestValidationError) -> JSONResponse:
     # Without what was given: a password in the wrong place is to be read in no log of a client's.
-    faults = [f"{_place(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()]
+    faults = [_told(fault) for fault in error.errors()]
     more = len(faults) - _MAX_FAULTS
     return problem(422, "; ".join(faults[:_MAX_FAULTS]) + (f"; and {more} more" if more > 0 else ""))
+
+
+def _told(fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "json_invalid":
+        return f"body: not JSON, at character {fault['loc'][-1]}"
+    return f"{_place(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def _place(location: tuple[str | int, ...]) -> str:
