@@ -13,6 +13,7 @@ from PIL import Image
 from reid.modality import Modality
 from storage.explanation import explain
 from storage.likeness import LikenessFilter
+from web.uploads import MIN_SIDE
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Vehicles that a search answers with.
 LIMIT = 50
-#: A part of a picture has at least so many pixels each way: less says nothing of a vehicle.
-MIN_SIDE = 8
 #: A picture is shown to whoever sent it with so many pixels at most each way.
 PREVIEW_SIDE = 960
 #: By so much the channels of a grey picture differ on average, 0-255: what a JPEG makes of grey.

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Decoders that an upload may reach; Pillow knows many more, some of which start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+#: A picture, or a part of it, has at least so many pixels each way: less says nothing of a vehicle.
+MIN_SIDE = 8
+#: How long a picture waits for others to be decoded.
+BUSY_S = 20.0
 #: Pictures that are decoded at once: one of 25 million pixels takes some 600 MB meanwhile, and may come as 50 kB.
 _AT_ONCE = BoundedSemaphore(2)
 #: Of these Pillow makes one channel of more than 8 bits.
 _DEEP_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
+#: What makes a picture upright, by the orientation that EXIF tells.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: Whatever decoders say of a broken file: Pillow's raise all of these.
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, struct.error)
 
 
 class UploadError(ValueError):
@@ -26,7 +43,7 @@ class UploadError(ValueError):
 
 
 def read_picture(data: bytes, *, max_bytes: int, max_pixels: int) -> NDArray[np.uint8]:
-    """A picture of a file that somebody sent. Blocks while two others are decoded.
+    """A picture of a file that somebody sent. Blocks while two others are decoded, `BUSY_S` at most.
 
     One with more than 8 bits a pixel, as thermal cameras write, is stretched between its coldest and hottest pixel.
 
@@ -39,12 +56,16 @@ def read_picture(data: bytes, *, max_bytes: int, max_pixels: int) -> NDArray[np.
         (h, w, 3) uint8, RGB, upright.
 
     Raises:
-        UploadError: It is too large, broken, moving, or no such picture.
+        UploadError: It is too large or too small, broken, moving, or no such picture; or others take too long.
     """
     if len(data) > max_bytes:
         raise UploadError(f"the file has {len(data)} bytes: at most {max_bytes} are taken")
-    with _AT_ONCE:
+    if not _AT_ONCE.acquire(timeout=BUSY_S):
+        raise UploadError("other pictures are being read: send it again in a moment")
+    try:
         return _decoded(data, max_pixels)
+    finally:
+        _AT_ONCE.release()
 
 
 def _decoded(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
@@ -57,6 +78,9 @@ def _decoded(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
             _check_size(_webp_size(data), max_pixels)
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 _check_size(picture.size, max_pixels)
+                if min(picture.size) < MIN_SIDE:
+                    width, height = picture.size
+                    raise UploadError(f"the picture has {width}x{height} pixels: wanted {MIN_SIDE} each way at least")
                 _check_single(picture)
                 picture.load()
                 return _upright(picture)
@@ -66,8 +90,7 @@ def _decoded(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         raise UploadError(f"the picture has too many pixels: at most {max_pixels} are taken") from error
     except UnidentifiedImageError as error:
         raise UploadError("this is no picture: JPEG, PNG, WebP, TIFF and BMP are taken") from error
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError) as error:
-        # Whatever a decoder says of a broken file: Pillow's raise all of these.
+    except _BROKEN as error:
         raise UploadError(f"the picture is broken: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
@@ -104,13 +127,18 @@ def _check_single(picture: Image.Image) -> None:
             picture.seek(0)
             return
         raise UploadError("the picture has several frames: one is taken")
-    if getattr(picture, "n_frames", 1) > 1:
+    # Phones put a picture's depth or a preview behind it (MPO): the first is the picture.
+    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
         raise UploadError("the picture has several frames: one is taken")
 
 
 def _upright(picture: Image.Image) -> NDArray[np.uint8]:
-    ImageOps.exif_transpose(picture, in_place=True)
-    turned = picture
+    # By hand: Pillow's own writes the EXIF anew, and refuses a picture whose camera wrote something odd into it.
+    try:
+        method = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except _BROKEN:
+        method = None
+    turned: Image.Image = picture if method is None else picture.transpose(method)
     if turned.mode in _DEEP_MODES:
         return stretched(np.array(turned, dtype=np.float64))
     if "A" in turned.getbands() or "transparency" in turned.info:

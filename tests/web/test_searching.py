@@ -22,8 +22,9 @@ from tests.storage.storage_builders import assignment, embedding, path, tracklet
 from tests.web.asking import small_site
 from web import searching
 from web.callers import Caller
-from web.searching import MIN_SIDE, PREVIEW_SIDE, WHOLE, Part
+from web.searching import PREVIEW_SIDE, WHOLE, Part
 from web.services import Services
+from web.uploads import MIN_SIDE
 
 OTTO = Caller("otto", Role.OPERATOR)
 VERA = Caller("vera", Role.VIEWER, frozenset({"yard"}))

@@ -6,12 +6,12 @@ import io
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Lock
+from threading import Barrier, BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from web.uploads import UploadError, read_picture
 
@@ -52,27 +52,67 @@ def test_pictures_are_read_as_rgb(kind: str) -> None:
     assert found[10, 27].max() < 60
 
 
-def test_a_picture_is_turned_as_its_camera_was_held() -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_a_picture_is_turned_as_its_camera_was_held(kind: str, orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
-    found = read_picture(_file(RED_LEFT, "JPEG", exif=exif), **LIMITS)
-    assert found.shape == (30, 20, 3)
-    assert found[3, 10, 0] > 200
-    assert found[27, 10, 0] < 60
+    exif[0x0112] = orientation
+    data = _file(RED_LEFT, kind, exif=exif)
+    with Image.open(io.BytesIO(data)) as picture:
+        upright = np.array(ImageOps.exif_transpose(picture))
+    assert np.array_equal(read_picture(data, **LIMITS), upright)
+
+
+def test_a_picture_is_taken_and_turned_whatever_else_its_camera_wrote_beside_it() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "Maker"
+    # A text where its width belongs.
+    odd = exif.tobytes().replace(b"\x01\x0f\x00\x02", b"\x01\x00\x00\x02")
+    assert read_picture(_file(RED_LEFT, "JPEG", exif=odd), **LIMITS).shape == (30, 20, 3)
+    assert read_picture(_file(RED_LEFT, "JPEG", exif=odd[:20]), **LIMITS).shape == (20, 30, 3)
+
+
+def test_of_a_phones_picture_with_another_behind_it_the_first_is_taken() -> None:
+    behind = Image.fromarray(RED_LEFT[:, ::-1].copy())
+    found = read_picture(_file(Image.fromarray(RED_LEFT), "MPO", save_all=True, append_images=[behind]), **LIMITS)
+    assert found[10, 3, 0] > 200
+    assert found[10, 27].max() < 60
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (5000, 7)])
+def test_what_is_too_small_for_any_vehicle_is_refused(width: int, height: int) -> None:
+    with pytest.raises(UploadError, match=f"has {width}x{height} pixels: wanted 8 each way"):
+        read_picture(_file(Image.new("RGB", (width, height))), **LIMITS)
+
+
+def _large(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Each pixel 8 times as wide and as high."""
+    return pixels.repeat(8, axis=0).repeat(8, axis=1)
 
 
 def test_16_bits_of_heat_become_8_between_coldest_and_hottest() -> None:
     heat = np.array([[29_000, 29_500], [30_000, 29_000]], np.uint16)
     for kind in ("PNG", "TIFF"):
-        found = read_picture(_file(Image.fromarray(heat), kind), **LIMITS)
-        assert found[:, :, 0].tolist() == [[0, 128], [255, 0]]
+        found = read_picture(_file(Image.fromarray(_large(heat)), kind), **LIMITS)
+        assert found[::8, ::8, 0].tolist() == [[0, 128], [255, 0]]
         assert (found[:, :, 0] == found[:, :, 2]).all()
-    even = read_picture(_file(Image.fromarray(np.full((4, 4), 30_000, np.uint16))), **LIMITS)
+    even = read_picture(_file(Image.fromarray(np.full((8, 8), 30_000, np.uint16))), **LIMITS)
     assert even.max() == 0
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"])
+def test_whatever_its_pixels_are_it_becomes_rgb(mode: str) -> None:
+    picture = Image.fromarray(RED_LEFT)
+    converted = picture.convert("L").convert(mode) if mode in ("I;16", "I", "F") else picture.convert(mode)
+    found = read_picture(_file(converted, "TIFF"), **LIMITS)
+    assert found.shape == (20, 30, 3)
+    assert found.dtype == np.uint8
+    assert found[:, :15].mean() > found[:, 15:].mean()
+
+
 def test_what_is_clear_becomes_white_and_colours_of_a_palette_themselves() -> None:
-    clear = np.zeros((4, 4, 4), np.uint8)
+    clear = np.zeros((8, 8, 4), np.uint8)
     assert read_picture(_file(clear), **LIMITS).min() == 255
     found = read_picture(_file(Image.fromarray(RED_LEFT).convert("P")), **LIMITS)
     assert found[10, 3].tolist() == [255, 0, 0]
@@ -191,8 +231,23 @@ def test_two_pictures_are_decoded_at_once_and_no_more(monkeypatch: pytest.Monkey
         return np.zeros((*picture.size, 3), np.uint8)
 
     monkeypatch.setattr("web.uploads._upright", watched)
-    data = _file(Image.new("RGB", (4, 4)))
+    data = _file(Image.new("RGB", (8, 8)))
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(read_picture, data, **LIMITS) for _ in range(8)]:
-            assert done.result().shape == (4, 4, 3)
+            assert done.result().shape == (8, 8, 3)
     assert seen == [2]
+
+
+def test_who_waits_too_long_for_others_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web.uploads.BUSY_S", 0.01)
+    monkeypatch.setattr("web.uploads._AT_ONCE", BoundedSemaphore(1))
+    data = _file(RED_LEFT)
+
+    def watched(_picture: Image.Image) -> NDArray[np.uint8]:
+        with pytest.raises(UploadError, match="send it again in a moment"):
+            read_picture(data, **LIMITS)
+        return np.zeros((1, 1, 3), np.uint8)
+
+    monkeypatch.setattr("web.uploads._upright", watched)
+    for _ in range(2):
+        read_picture(data, **LIMITS)
