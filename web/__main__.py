@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import sys
 import webbrowser
@@ -91,6 +92,8 @@ def main(  # noqa: PLR0913 - a command's options
         _fail("--config: name a site file, such as configs/demo.yaml")
     if key is not None and certificate is None:
         _fail("--ssl-keyfile: wants --ssl-certfile")
+    if proxies is not None:
+        _check_proxies(proxies)
     _serve(_load(config), _Listening(host, port, certificate, key, proxies), show=show)
 
 
@@ -154,6 +157,17 @@ def _listener(where: _Listening) -> socket.socket:
         return socket.create_server((where.host, where.port), family=family)
     except OSError as error:
         _fail(f"{where.host}:{where.port}: {error.strerror or error}")
+
+
+def _check_proxies(proxies: str) -> None:
+    """Refuses what the server would take for a name that nobody has, and what would let everybody say who they are."""
+    for given in proxies.split(","):
+        try:
+            is_everybody = ipaddress.ip_network(given.strip()).prefixlen == 0
+        except ValueError:
+            is_everybody = True
+        if is_everybody:
+            _fail(f"--forwarded-allow-ips: wanted addresses or networks of proxies, got {given!r}")
 
 
 def _check_certificate(server: uvicorn.Config) -> None:

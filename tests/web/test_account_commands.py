@@ -108,6 +108,17 @@ def test_other_machines_are_not_answered_without_accounts(tmp_path: Path, databa
     assert refused.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("proxies", ["*", "127.0.0.1,*", "10.0.0.0/33", "proxy.example.org", "0.0.0.0/0", ""])
+def test_who_says_who_asks_is_named(tmp_path: Path, database: Database, proxies: str) -> None:
+    account(database, "mira")
+    refused = CliRunner().invoke(
+        app, ["--config", str(tmp_path / "site.yaml"), "--port", "0", "--forwarded-allow-ips", proxies]
+    )
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("--forwarded-allow-ips: wanted addresses or networks of proxies, got ")
+    assert refused.stderr.count("\n") == 1
+
+
 def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path, database: Database) -> None:
     assert database.name
     with socket.create_server(("127.0.0.1", 0)) as taken:
