@@ -129,7 +129,7 @@ class _Desk:
 
     def _show(self, known: Listed) -> None:
         before, self._shown = self._shown, known
-        self._trouble.text = f"Nobody looks out for returns at the moment: {known.trouble}" if known.trouble else ""
+        self._trouble.text = f"This program can't look out for returns now: {known.trouble}" if known.trouble else ""
         if before is None or before.watches != known.watches:
             self._watched.clear()
             with self._watched:
