@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
+from sqlalchemy import delete, text, update
 
 from storage.crop_store import CropStore
 from storage.database import Database
 from storage.history import corrections
+from storage.models import EmbeddingRow, VehicleRow
+from storage.removal import remove_tracklets
 from storage.trajectories import trajectory, vehicles
 from streamer.config import load_site
+from tests.storage.storage_builders import store, tracklet
 from tests.web.browser import Witness, chromium, demo_site, page_server
 
 if TYPE_CHECKING:
@@ -177,6 +181,104 @@ def test_a_merge_is_made_and_taken_back(page: Page, address: str, site: SiteConf
     page.goto(f"{address}/review")
     expect(page.get_by_text("merge by").first).to_be_visible()
     _picture(page, "review-done")
+
+
+@pytest.mark.parametrize("width", [max(SIZES)], indirect=True)
+def test_a_doubt_is_decided_once_told_and_taken_back_by_a_key(page: Page, address: str, site: SiteConfig) -> None:
+    page.goto(f"{address}/review")
+    _goes_in(page, "Review")
+    database = Database.open(site.database, must_exist=True)
+    with database.snapshot() as session:
+        done_before = len(corrections(session))
+    page.get_by_label("Note, kept with").fill("<script>alert(1)</script>")
+    confirm = page.get_by_role("button", name=re.compile(r"\(c\)"))
+    place = confirm.bounding_box()
+    assert place is not None
+    confirm.click()
+    expect(page.get_by_text(re.compile(r"^Confirmed: correction \d+"))).to_be_visible()
+    # The second click of a double click, which falls on the button of the next link.
+    page.mouse.move(place["x"] + 9, place["y"] + 9)
+    page.mouse.down(click_count=2)
+    page.mouse.up(click_count=2)
+    expect(page.get_by_label("Note, kept with")).to_have_value("")
+    page.keyboard.press("u")
+    expect(page.get_by_text("is taken back")).to_be_visible()
+    expect(page.get_by_role("region", name="Who did what").get_by_text("<script>")).to_be_visible()
+    with database.snapshot() as session:
+        undone, made = corrections(session)[: -done_before or None]
+    database.close()
+    assert (undone.kind, undone.undoes, made.kind) == ("undo", made.correction_id, "confirm")
+
+
+@pytest.mark.parametrize("width", [max(SIZES)], indirect=True)
+def test_two_vehicles_are_looked_at_and_merged_and_the_old_address_leads_on(
+    page: Page, address: str, site: SiteConfig
+) -> None:
+    database = Database.open(site.database, must_exist=True)
+    with database.snapshot() as session:
+        keep, other = (one for one in vehicles(session)[:2])
+    database.close()
+    page.goto(f"{address}/vehicles/{keep.vehicle_id}")
+    _goes_in(page, "Vehicle")
+    page.get_by_role("button", name="Merge with another").click()
+    dialogue = page.get_by_role("dialog")
+    expect(dialogue.get_by_role("button", name="Merge")).to_be_disabled()
+    name = dialogue.get_by_label("The other's id")
+    name.fill(other.vehicle_id)
+    name.press("Enter")
+    expect(dialogue.get_by_text(f"{other.vehicle_class} {other.vehicle_id[:8]}")).to_be_visible()
+    dialogue.get_by_role("button", name="Merge").click()
+    expect(dialogue.get_by_text(re.compile(r"^Correction \d+: merge"))).to_be_visible()
+    page.goto(f"{address}/vehicles/{other.vehicle_id}")
+    expect(page.get_by_text(f"The stops of vehicle {other.vehicle_id[:8]} have been given to this one")).to_be_visible()
+    page.goto(f"{address}/review")
+    page.get_by_role("button", name=re.compile(r"Undo correction \d+")).first.click()
+    expect(page.get_by_text("is taken back")).to_be_visible()
+
+
+#: The first, and like it as many as are wanted, all seen at one moment: they are listed by their ids, backwards.
+_MANY = text("""
+INSERT INTO vehicles (vehicle_id, vehicle_class, first_seen, last_seen)
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count - 1)
+SELECT printf('%08d', n), vehicle_class, first_seen, last_seen FROM numbers, vehicles WHERE vehicle_id = '00000000'
+""")
+
+
+@pytest.fixture
+def crowd(site: SiteConfig) -> Iterator[int]:
+    """So many lorries beside what the demo saw; those at both ends and in the middle have a stop."""
+    count, database = 100_000, Database.open(site.database, must_exist=True)
+    shown = [number for middle in (15, count // 2, count - 16) for number in range(middle - 15, middle + 16)]
+    stays = {number: tracklet("cam1_rgb", number, session="crowd", vehicle_class="lorry") for number in shown}
+    names = {stay.tracklet_id for stay in stays.values()}
+    with database.transaction() as session:
+        store(session, stays.pop(0), "00000000")
+        session.execute(_MANY, {"count": count})
+        for number, stay in stays.items():
+            store(session, stay, f"{number:08}")
+        session.execute(update(EmbeddingRow).where(EmbeddingRow.tracklet_id.in_(names)).values(crop_image=None))
+    yield count
+    with database.transaction() as session:
+        remove_tracklets(session, names)
+        session.execute(delete(VehicleRow).where(VehicleRow.vehicle_class == "lorry"))
+    database.close()
+
+
+@pytest.mark.parametrize("width", [max(SIZES)], indirect=True)
+def test_a_hundred_thousand_vehicles_scroll(page: Page, address: str, crowd: int) -> None:
+    page.goto(f"{address}/vehicles?vehicle_class=lorry")
+    _goes_in(page, "Vehicles")
+    expect(page.get_by_text(f"{crowd:,} vehicles, latest first")).to_be_visible()
+    box = page.get_by_role("list")
+    for place in (0, crowd // 2, crowd - 1):
+        box.evaluate("(it, share) => { it.scrollTop = it.scrollHeight * share }", place / crowd)
+        row = box.locator(f'[data-index="{place}"]')
+        expect(row).to_contain_text(f"lorry {crowd - 1 - place:08}")
+        expect(row).to_be_in_viewport()
+        expect(page.locator(".vehicle-blank")).to_have_count(0)
+        shown = box.locator(".vehicle-row").evaluate_all("all => all.map(it => [it.dataset.index, it.innerText])")
+        assert 5 <= len(shown) <= 20
+        assert all(f"lorry {crowd - 1 - int(index):08}" in text for index, text in shown)
 
 
 def test_what_is_not_there_is_said_in_the_page(page: Page, address: str) -> None:

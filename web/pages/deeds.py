@@ -38,7 +38,7 @@ def stop_deeds(view: View, vehicle_id: str, stop: Stop, *, is_alone: bool) -> No
         if not is_alone:
             _deed(view, "Another: split", "call_split", reviewing.split, vehicle_id, stop)
             title = f"Whose is the stop at {stop.camera}?"
-            _button("Of another: move", "move_up", lambda: _Choice(view, title, "Move", vehicle_id, moved))
+            _button("Of another: move", "move_up", lambda: _Choice(view, title, "Move", vehicle_id, moved).opened())
 
 
 def merge_button(
@@ -57,9 +57,8 @@ def merge_button(
     def merged(given: str, note: str) -> Correction:
         return reviewing.merge(view.services, view.caller, keep, given, note=note)
 
-    return _button(
-        label, "merge", lambda: _Choice(view, "Are they one vehicle?", "Merge", keep, merged, other=other, done=done)
-    )
+    title = "Are they one vehicle?"
+    return _button(label, "merge", lambda: _Choice(view, title, "Merge", keep, merged, done=done).opened(other))
 
 
 class _Choice:
@@ -73,7 +72,6 @@ class _Choice:
         vehicle_id: str,
         decide: Callable[[str, str], Correction],
         *,
-        other: str | None = None,
         done: Callable[[Correction], None] | None = None,
     ) -> None:
         self._view, self._vehicle_id, self._decide = view, vehicle_id, decide
@@ -81,11 +79,11 @@ class _Choice:
         self._seen: str | None = None
         with ui.dialog() as self._dialog, ui.card().classes("w-full"):
             ui.label(title).classes("text-h6").props('role="heading" aria-level="2"')
-            if other is None:
-                with ui.row().classes("w-full items-end no-wrap gap-2"):
-                    name = ui.input("The other's id, or the beginning of it").props("autofocus maxlength=64")
-                    name.classes("grow").on("keydown.enter", lambda: self._look(name.value or ""))
-                    ui.button("Look", on_click=lambda: self._look(name.value or "")).props("flat no-caps")
+            self._naming = ui.row().classes("w-full items-end no-wrap gap-2")
+            with self._naming:
+                name = ui.input("The other's id, or the beginning of it").props("autofocus maxlength=64")
+                name.classes("grow").on("keydown.enter", lambda: self._look(name.value or ""))
+                ui.button("Look", on_click=lambda: self._look(name.value or "")).props("flat no-caps")
             self._pair = ui.column().classes("w-full gap-2").props('aria-live="polite"')
             self._note = ui.input("Note: why").classes("w-full").props("maxlength=500")
             self._fault = ui.label().classes("bad").props('role="alert"')
@@ -94,9 +92,14 @@ class _Choice:
                 self._go = ui.button(deed, on_click=self._decided).props("no-caps")
         self._go.disable()
         self._dialog.on("hide", self._dialog.delete)
-        self._dialog.open()
+
+    async def opened(self, other: str | None = None) -> None:
+        """Shows it; with the other vehicle, where it needs no name any more."""
         if other is not None:
-            ui.timer(0, lambda: self._look(other), once=True)
+            # Before, so that nothing moves under the pointer.
+            self._naming.delete()
+            await self._look(other)
+        self._dialog.open()
 
     async def _look(self, other: str) -> None:
         self._seen, self._fault.text = None, ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
@@ -62,6 +63,8 @@ class _Bench:
         self._page = ui.context.client
         # What was decided here, and not to be shown again before the database says so.
         self._deciding: set[tuple[str, str]] = set()
+        self._notes: dict[tuple[str, str], str] = {}
+        self._turns = asyncio.Lock()
         self._key_before = ""
 
     def build_link(self) -> None:
@@ -69,7 +72,8 @@ class _Bench:
         with ui.column().classes("w-full gap-3"):
             self._place = ui.column().classes("w-full gap-3").props('aria-live="polite"')
             if self._may_decide:
-                self._note = ui.input("Note, kept with the decision").classes("w-full").props("maxlength=500")
+                self._note = ui.input("Note, kept with the decision", on_change=self._noted).classes("w-full")
+                self._note.props("maxlength=500")
             keys = [words for words, decides in KEYS if self._may_decide or not decides]
             ui.label(f"Keys: {' · '.join(keys)}").classes("text-xs max-[699px]:hidden")
         self._show_link()
@@ -100,6 +104,11 @@ class _Bench:
         elif self._may_decide and name in _VERDICT_OF_KEY:
             await self._decide(_VERDICT_OF_KEY[name])
 
+    def _noted(self) -> None:
+        """A note belongs to the link that was shown when it was written."""
+        if self._links:
+            self._notes[_pair(self._links[0])] = self._note.value or ""
+
     def _turn(self, by: int) -> None:
         self._links.rotate(by)
         self._show_link()
@@ -111,33 +120,36 @@ class _Bench:
         if verdict not in reviewing.verdicts(link):
             self._tell(f"This is a {link.kind}: {_wanted(link)}")
             return
-        note, self._note.value = (self._note.value or "").strip(), ""
+        note = self._notes.pop(_pair(link), "")
         self._links.popleft()
         self._deciding.add(_pair(link))
         # The next one is shown before this one is stored: whoever decides quickly waits for nothing.
         self._show_link()
         view = self._view
-        try:
-            done = await answered(reviewing.decide, view.services, view.caller, link, verdict, note=note)
-            said = f"{_DONE[done.kind].capitalize()}: correction {done.correction_id}. u takes it back."
-            self._tell(said, "positive")
-        except SettledError as error:
-            self._tell(str(error))
-        except StorageError as error:
-            self._links.appendleft(link)
-            self._note.value = self._note.value or note
-            self._show_link()
-            self._tell(str(error), "negative")
-        finally:
-            self._deciding.discard(_pair(link))
-        await self._reload()
+        async with self._turns:
+            try:
+                done = await answered(reviewing.decide, view.services, view.caller, link, verdict, note=note.strip())
+                said = f"{_DONE[done.kind].capitalize()}: correction {done.correction_id}. u takes it back."
+                self._tell(said, "positive")
+            except SettledError as error:
+                self._tell(str(error))
+            except StorageError as error:
+                # To the end: another link is being looked at by now.
+                self._links.append(link)
+                self._notes[_pair(link)] = note
+                self._tell(f"{error}. The link comes again.", "negative")
+            finally:
+                self._deciding.discard(_pair(link))
+            await self._reload()
 
     async def _undo_last(self) -> None:
-        last = reviewing.last_of(self._corrections, self._view.caller.person)
-        if last is None:
-            self._tell("You have decided nothing here that could be taken back.")
-            return
-        await self._undo(last)
+        # In its turn: what is being decided at this moment is the last that was decided.
+        async with self._turns:
+            last = reviewing.last_of(self._corrections, self._view.caller.person)
+            if last is None:
+                self._tell("You have decided nothing here that could be taken back.")
+            else:
+                await self._undo(last)
 
     async def _undo(self, correction: Correction) -> None:
         view = self._view
@@ -175,6 +187,8 @@ class _Bench:
                 ui.button("Look again", icon="refresh", on_click=self._reload).props("flat no-caps")
                 return
             link = self._links[0]
+            if self._may_decide:
+                self._note.value = self._notes.get(_pair(link), "")
             show_doubt(self._view, link)
             with ui.row().classes("w-full gap-2 items-center"):
                 if self._may_decide:
