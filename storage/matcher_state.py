@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, func, literal_column, or_, select, union, union_all
+from sqlalchemy import exists, func, literal_column, or_, select, true, union, union_all
 from sqlalchemy.orm import aliased
 
 from storage.blobs import decode_vector
@@ -188,7 +188,9 @@ def load_operator_decisions(session: Session, region: str, *, after: int) -> lis
     ]
 
 
-def load_assignments_after(session: Session, after: int, limit: int) -> list[DecisionEvent]:
+def load_assignments_after(
+    session: Session, after: int, limit: int, *, until: int | None = None
+) -> list[DecisionEvent]:
     """The decisions of all regions from there on, whoever made them, by number: the table is its own outbox.
 
     A number that isn't there now never will be, so that a reader may go on from the last one it was given. SQLite has
@@ -200,16 +202,19 @@ def load_assignments_after(session: Session, after: int, limit: int) -> list[Dec
         session: To read from, of `Database.transaction`: a snapshot would be older than what was waited for.
         after: Leaves out the decisions up to this number.
         limit: At most so many.
+        until: Only those up to this number, where it has been waited for before: nobody is held up, and a snapshot will
+            do. None: up to the newest.
     """
-    if newest_decision(session) <= after:
-        return []
-    wait_for_decisions(session)
+    if until is None:
+        if newest_decision(session) <= after:
+            return []
+        wait_for_decisions(session)
     before = aliased(AssignmentRow)
     rows = session.execute(
         select(AssignmentRow, TrackletRow.region, TrackletRow.camera, before.vehicle_id)
         .join(TrackletRow, TrackletRow.tracklet_id == AssignmentRow.tracklet_id)
         .outerjoin(before, before.assignment_id == AssignmentRow.supersedes)
-        .where(AssignmentRow.assignment_id > after)
+        .where(AssignmentRow.assignment_id > after, true() if until is None else AssignmentRow.assignment_id <= until)
         .order_by(AssignmentRow.assignment_id)
         .limit(limit)
     )

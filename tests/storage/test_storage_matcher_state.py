@@ -169,6 +169,13 @@ def test_a_decision_whose_transaction_is_open_is_waited_for(postgresql_url: str)
             with pytest.raises(TimeoutError):
                 reading.result(timeout=0.2)
         assert reading.result(timeout=30) == [1, 2]
+        with database.transaction() as third:
+            Writer(third).assign(assignment("gate/s1/1", "v3"))
+            # What was waited for once is read beside whoever is deciding.
+            with database.snapshot() as session:
+                again = [event.assignment_id for event in load_assignments_after(session, 0, 10, until=2)]
+                assert again == [1, 2]
+                assert load_assignments_after(session, 2, 10, until=2) == []
     database.close()
 
 

@@ -153,15 +153,22 @@ class Feed:
     async def since(self, caller: Caller, after: int, until: int) -> AsyncGenerator[list[DecisionEvent]]:
         """What was decided before, from a number on, some at a time; what the caller may see of it.
 
+        Nobody who is deciding waits for it: there may be many, and whoever listens says how many are read.
+
+        Args:
+            caller: Who asks.
+            after: Up to this number they know it.
+            until: A listener's position.
+
         Raises:
             StorageError: The database can't be asked.
         """
         while after < until:
-            found = await run_sync(self._after, after)
+            found = await run_sync(self._between, after, until)
             if not found:
                 return
             after = found[-1].assignment_id
-            yield [event for event in found if event.assignment_id <= until and caller.sees(event.camera)]
+            yield [event for event in found if caller.sees(event.camera)]
 
     def close(self) -> None:
         """Ends all streams, those to come as well. In the event loop."""
@@ -216,3 +223,7 @@ class Feed:
     def _after(self, after: int) -> list[DecisionEvent]:
         with self._database.transaction() as session:
             return load_assignments_after(session, after, BATCH)
+
+    def _between(self, after: int, until: int) -> list[DecisionEvent]:
+        with self._database.snapshot() as session:
+            return load_assignments_after(session, after, BATCH, until=until)
