@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from web.services import Services
 
 TITLE = "Vehicle tracker"
+#: Questions of open pages that are asked at once. The library has as many threads as processors, and four: so many
+#: people who search would keep all others waiting.
+PAGE_THREADS = 32
 _NOT_FOUND = f"""<!doctype html>
 <html lang="en">
 <head>
@@ -66,7 +70,7 @@ def create_api(services: Services) -> FastAPI:
 def create_app(services: Services) -> FastAPI:
     """The whole application. Once per process: the page's library keeps one."""
     from nicegui import app as pages_app
-    from nicegui import core, ui
+    from nicegui import core, run, ui
 
     import web.pages  # noqa: F401 - pages add themselves
     from web.pages.sockets import bind_sockets
@@ -77,6 +81,7 @@ def create_app(services: Services) -> FastAPI:
     # The library's sockets would tell every site's pages that they may read along; the guard refuses those pages.
     core.sio.eio.cors_allowed_origins = []
     bind_sockets()
+    run.thread_pool = ThreadPoolExecutor(PAGE_THREADS, "page")
     # Without the library's own session: the login's cookie is the only one. Compressed outside of the guard, which
     # writes into pages.
     app.add_middleware(GZipMiddleware)

@@ -114,11 +114,13 @@ def like_picture(
     Raises:
         StorageError: Pictures can't be described, looks can't be compared, or the database can't be read.
     """
-    with services.asking(caller, "similar", "", picture=modality.value, **_told(chosen)) as session:
+    with services.searching():
+        # Before the session: the first time it takes longer than a server lets a transaction stand still.
         vector, model_id = services.pictures.describe(image, modality)
-        return services.likeness.similar_to_vector(
-            session, vector, modality.value, model_id, chosen=chosen, limit=LIMIT
-        )
+        with services.asking(caller, "similar", "", picture=modality.value, **_told(chosen)) as session:
+            return services.likeness.similar_to_vector(
+                session, vector, modality.value, model_id, chosen=chosen, limit=LIMIT
+            )
 
 
 def like_tracklet(services: Services, caller: Caller, tracklet_id: str, *, chosen: LikenessFilter) -> list[Likeness]:
@@ -127,7 +129,7 @@ def like_tracklet(services: Services, caller: Caller, tracklet_id: str, *, chose
     Raises:
         StorageError: As `like_picture`; and where no such stop is for the caller to see.
     """
-    with services.asking(caller, "similar", tracklet_id, **_told(chosen)) as session:
+    with services.searching(), services.asking(caller, "similar", tracklet_id, **_told(chosen)) as session:
         return services.likeness.similar_to_tracklet(session, tracklet_id, chosen=chosen, limit=LIMIT)
 
 

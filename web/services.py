@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from storage.asking import Inquiry, asked, decided
 from storage.crop_store import CropStore
+from storage.errors import TransientStorageError
 from web.clips import Clips
 from web.likeness import likeness_index
 from web.logins import still
@@ -16,6 +18,7 @@ from web.picture_search import PictureSearch
 from web.signed_links import SignedLinks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from storage.database import Database, Session
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
 #: How long the database may take for a step of an answer. One that is frozen is given up `storage.engines.SILENCE_S`
 #: later: else a few people who wait for it would hold all threads, and nothing would be answered any more.
 ANSWER_TIMEOUT_S = 20.0
+#: Searches by looks at once, of all people: they come one by one in the end, and the first reads all vectors, while
+#: each would hold a connection that other questions wait for.
+SEARCHES_AT_ONCE = 3
+#: How long a search waits for others.
+SEARCH_WAIT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,7 @@ class Services:
         self.is_public = False
         self._likeness: LikenessIndex | None = None
         self._likeness_lock = Lock()
+        self._searches = BoundedSemaphore(SEARCHES_AT_ONCE)
 
     @property
     def likeness(self) -> LikenessIndex:
@@ -84,6 +93,20 @@ class Services:
             if self._likeness is None:
                 self._likeness = likeness_index(self.site)
             return self._likeness
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """Around a search by looks: before `asking`, so that whoever waits for others holds no connection.
+
+        Raises:
+            TransientStorageError: Others take too long.
+        """
+        if not self._searches.acquire(timeout=SEARCH_WAIT_S):
+            raise TransientStorageError("other searches are under way: try again in a moment")
+        try:
+            yield
+        finally:
+            self._searches.release()
 
     def asking(
         self, caller: Caller, action: str, subject: str = "", **details: object

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from sqlalchemy import QueuePool
 
 from reid.modality import Modality
 from storage.accounts import Role
-from storage.errors import StorageError, TrackletNotFoundError
+from storage.errors import StorageError, TrackletNotFoundError, TransientStorageError
 from storage.likeness import LikenessFilter
 from storage.writer import Writer
 from tests.storage.storage_builders import assignment, embedding, path, tracklet
@@ -23,7 +25,7 @@ from tests.web.asking import small_site
 from web import searching
 from web.callers import Caller
 from web.searching import PREVIEW_SIDE, WHOLE, Part
-from web.services import Services
+from web.services import SEARCHES_AT_ONCE, Services
 from web.uploads import MIN_SIDE
 
 OTTO = Caller("otto", Role.OPERATOR)
@@ -87,6 +89,43 @@ def test_stop_at_a_hidden_camera_is_not_known(services: Services) -> None:
         searching.known_stop(services, VERA, first)
     with pytest.raises(TrackletNotFoundError):
         searching.like_tracklet(services, VERA, first, chosen=LikenessFilter(visible=VERA.cameras))
+
+
+def test_who_waits_for_other_searches_holds_no_connection_and_is_told_so(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.services.SEARCH_WAIT_S", 0.01)
+
+    def no_connection(*_arguments: object) -> None:
+        raise AssertionError("asked the database")
+
+    with ExitStack() as others:
+        for _ in range(SEARCHES_AT_ONCE):
+            others.enter_context(services.searching())
+        with monkeypatch.context() as patch:
+            patch.setattr(services.database, "snapshot", no_connection)
+            patch.setattr(services.database, "transaction", no_connection)
+            with pytest.raises(TransientStorageError, match="other searches are under way"):
+                _found(services, _vehicle(0))
+            with pytest.raises(TransientStorageError, match="other searches are under way"):
+                searching.like_tracklet(services, OTTO, "any", chosen=LikenessFilter())
+    assert _found(services, _vehicle(0))[0] == "v0"
+
+
+def test_a_picture_is_described_while_no_transaction_stands_still(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe, pool = services.pictures.describe, services.database._engine.pool
+    assert isinstance(pool, QueuePool)
+    held = []
+
+    def watched(image: NDArray[np.uint8], modality: Modality) -> tuple[NDArray[np.float32], str]:
+        held.append(pool.checkedout())
+        return describe(image, modality)
+
+    monkeypatch.setattr(services.pictures, "describe", watched)
+    _found(services, _vehicle(0))
+    assert held == [0]
 
 
 def test_missing_calibration_is_one_line(services: Services, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def similar_to_tracklet(
 ) -> Page[SimilarVehicle]:
     """Vehicles that look like a tracklet's, most alike first; its own is left out."""
     details = {name: value for name, value in asked.told().items() if name != "tracklet"}
-    with services.asking(caller, "similar", asked.tracklet, **details) as session:
+    with services.searching(), services.asking(caller, "similar", asked.tracklet, **details) as session:
         tracklet_id = find_tracklet(session, asked.tracklet, visible=caller.cameras).tracklet_id
         found = services.likeness.similar_to_tracklet(
             session, tracklet_id, chosen=_chosen(caller, asked), limit=asked.limit
@@ -107,11 +107,12 @@ def similar_to_picture(
         image = read_picture(data, max_bytes=web.max_upload_bytes, max_pixels=web.max_upload_pixels)
     except UploadError as error:
         raise HTTPException(422, f"picture: {error}") from error
-    vector, model_id = services.pictures.describe(image, picture_modality)
-    with services.asking(caller, "similar", "", picture=picture_modality.value, **asked.told()) as session:
-        found = services.likeness.similar_to_vector(
-            session, vector, picture_modality.value, model_id, chosen=_chosen(caller, asked), limit=asked.limit
-        )
+    with services.searching():
+        vector, model_id = services.pictures.describe(image, picture_modality)
+        with services.asking(caller, "similar", "", picture=picture_modality.value, **asked.told()) as session:
+            found = services.likeness.similar_to_vector(
+                session, vector, picture_modality.value, model_id, chosen=_chosen(caller, asked), limit=asked.limit
+            )
     return Page(items=[_similar(services, one) for one in found])
 
 
