@@ -104,7 +104,7 @@ async def vehicles(
     _form(view, said | {"start": _shown(filters.start), "end": _shown(filters.end)})
     listed = await answered(listing.opened, view.services, view.caller, filters)
     count = len(listed.ids)
-    with ui.row().classes("items-baseline gap-3 w-full"):
+    with ui.row().classes("items-center min-h-9 gap-3 w-full"):
         ui.label(f"{count:,} vehicle{'s' if count != 1 else ''}, latest first").classes("text-subtitle2").props(
             'role="status"'
         )
