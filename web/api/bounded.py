@@ -22,7 +22,7 @@ class BoundedRoute(APIRoute):
         async def bounded(request: Request) -> Response:
             if "transfer-encoding" in request.headers:
                 raise HTTPException(411, "say how long the body is: Content-Length")
-            # The guard has made sure that it is a number.
+            # The server has made sure that it is a number.
             if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
                 raise HTTPException(413, f"the body is too long: at most {MAX_BODY_BYTES} bytes are taken")
             return await handle(request)

@@ -23,7 +23,12 @@ ROOMS = (site, health, vehicles, journeys, decisions, similar, watching, events,
 #: How somebody proves who they are; on this machine, while there are no accounts, nobody needs to.
 SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "description": "Made by `python -m web token make`."},
-    "login": {"type": "apiKey", "in": "cookie", "name": "vehicle-tracker", "description": "Set by the login page."},
+    "login": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "vehicle-tracker",
+        "description": "Set by the login page; over TLS it is called `__Host-vehicle-tracker`.",
+    },
 }
 DESCRIPTION = """Where vehicles went, of one site of cameras.
 
