@@ -32,7 +32,7 @@ PER_ACCOUNT, PER_ADDRESS, WINDOW_S = 10, 30, 300.0
 _MAX_FORM_BYTES, _MAX_FIELDS = 16 << 10, 10
 #: Hashes that are made at once: each takes 64 MiB and a core.
 _HASHES_AT_ONCE = 2
-#: Of a name in the log.
+#: Of an account's name.
 _MAX_NAME = 64
 _log = logging.getLogger(__name__)
 _PAGE = """<!doctype html>
@@ -97,7 +97,8 @@ class _Desk:
         fields = await _fields(request)
         if fields is None:
             return _page("/", "The form can't be read.", status=400)
-        name, wanted = fields.get("name", ""), fields.get("next", "/")
+        # Of a name that is too long to be anybody's, no more is kept in mind than shows it.
+        name, wanted = fields.get("name", "")[: _MAX_NAME + 1], fields.get("next", "/")
         address = _address(request)
         wait_s = max(self._by_name.wait_s(name), self._by_address.wait_s(address))
         if wait_s > 0:
@@ -111,7 +112,7 @@ class _Desk:
         try:
             secret = await run_sync(self._proved, name, fields.get("password", ""), limiter=self._hashing)
             if secret is None:
-                _log.warning("login as %r from %s: no such name and password", name[:_MAX_NAME], address)
+                _log.warning("login as %r from %s: no such name and password", name, address)
                 return _page(wanted, "No such name and password.", name=name, status=401)
             await run_sync(self._forget, request)
         except StorageError:

@@ -134,6 +134,13 @@ def test_what_is_wanted_is_shown_as_text(ask: Asker) -> None:
     assert "<script" not in _log_in(ask, name='"><script>', next=wanted).text
 
 
+def test_a_name_that_is_too_long_to_be_anybodys_is_not_kept(ask: Asker) -> None:
+    refused = _log_in(ask, name="mira" + "x" * 10_000)
+    assert refused.status_code == 401
+    assert "x" * 60 in refused.text
+    assert "x" * 62 not in refused.text
+
+
 def test_another_sites_page_logs_nobody_in(ask: Asker) -> None:
     form = {"name": "mira", "password": PASSWORD}
     assert ask("POST", "/login", data=form, headers={"Origin": "http://evil.example"}).status_code == 403
