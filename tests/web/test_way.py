@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from datetime import timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -183,7 +184,12 @@ def test_a_time_line_has_a_bar_for_each_stop_and_names_as_text(services: Service
     stops = way_of(services, ANNA, "v1").trajectory.stops
     root = ElementTree.fromstring(drawing(View(services, ANNA), stops))
     assert len(root.findall(".//rect")) == 2
-    assert {text.text for text in root.findall("text")} >= {"gate", "yard"}
+    assert {text.text for text in root.findall("text")} >= {"gate", "yard", "12:00:00", "12:00:12"}
+    # The first is not among those that are shown one by one.
+    late = [replace(stops[0], arrival=stops[0].arrival - timedelta(hours=13)), stops[1]]
+    root = ElementTree.fromstring(drawing(View(services, ANNA), late, left_out=1))
+    assert [link.get("href") for link in root.findall("a")] == ["?at=gate%2Fs1%2F1", "#stop-2"]
+    assert {text.text for text in root.findall("text")} >= {"2025-12-31 23:00", "2026-01-01 12:00"}
     nasty = "<img src=x onerror=alert(1)>"
     text = drawing(View(services, ANNA), [replace(stops[0], camera=nasty)])
     ElementTree.fromstring(text)

@@ -66,7 +66,7 @@ def _tell(view: View, held: list[Hold], stops: int) -> None:
         of = "" if count == stops else f"{count} of {wording.stops(stops)} "
         why = f": “{note}”" if note else ""
         told = f"{of}held by {who} since {view.time(since, '%Y-%m-%d %H:%M:%S')}{why}"
-        ui.label(told[0].upper() + told[1:]).classes("text-sm break-words min-w-0")
+        ui.label(told[0].upper() + told[1:]).classes("text-sm break-words max-w-full")
 
 
 def _asking(

@@ -80,7 +80,7 @@ class _Bench:
 
     def build_book(self) -> None:
         """Where it is told who did what."""
-        with ui.column().classes("w-full gap-2").props('role="region" aria-label="Who did what"'):
+        with ui.column().classes("w-full gap-2 min-w-0").props('role="region" aria-label="Who did what"'):
             ui.label("Who did what").classes("text-h6")
             self._book = ui.column().classes("w-full gap-2")
         self._show_book()
@@ -222,10 +222,10 @@ class _Bench:
         with ui.card().classes("w-full p-2 gap-1").props("flat bordered"):
             who = "the matcher" if correction.made_by == MATCHER else correction.made_by
             what = correction.kind if correction.undoes is None else f"undo of {correction.undoes}"
-            ui.label(f"{correction.correction_id} · {what} by {who}").classes("text-subtitle2 break-words")
+            ui.label(f"{correction.correction_id} · {what} by {who}").classes("text-subtitle2 break-words w-full")
             ui.label(self._view.time(correction.made_at, "%Y-%m-%d %H:%M:%S")).classes("text-xs")
             if correction.note:
-                ui.label(f"“{correction.note}”").classes("text-sm break-words")
+                ui.label(f"“{correction.note}”").classes("text-sm break-words w-full")
             count = len(moved) or len(correction.changes)
             deed = "moved" if moved else "kept where they were"
             with ui.row().classes("gap-2 items-center w-full"):

@@ -37,12 +37,12 @@ async def vehicle(view: View, vehicle_id: str, at: str = "", whole: bool = False
         told = f"The stops of vehicle {vehicle_id[:8]} have been given to this one."
         ui.label(told).classes("warn").props('role="status"')
     await _summary(view, way)
+    left_out = len(way.trajectory.stops) - len(way.hops)
     with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-[minmax(0,3fr)_minmax(0,2fr)] gap-4 w-full"):
         with ui.element("section").classes("panel").props('aria-label="On the plan"'):
             site_plan(view, way=_halts(way))
         with ui.element("section").classes("panel").props('aria-label="In time"'):
-            time_line(view, way.trajectory.stops)
-    left_out = len(way.trajectory.stops) - len(way.hops)
+            time_line(view, way.trajectory.stops, left_out)
     if left_out:
         name = quote(way.trajectory.vehicle_id, safe="")
         ui.link(f"{wording.stops(left_out)} before these: show all", f"/vehicles/{name}?whole=true")
@@ -129,13 +129,13 @@ def _band(hop: Hop, *, of_other: bool) -> str | None:
 
 def _crop(view: View, stop: Stop, band: str | None) -> None:
     image = stop.crop_images.get(band or "") or stop.crop_image
-    with ui.column().classes("gap-0 items-start"):
+    with ui.column().classes("gap-0 items-start").style(f"max-width: {_CROP}px"):
         if image is None:
             ui.icon("no_photography", size="3rem").classes("soft").props('aria-label="no picture was kept"')
         else:
             thumbnail(view, image, alt=f"The vehicle at {stop.camera}", size=_CROP)
         bands = ", ".join(wording.band(one) for one in stop.modalities)
-        ui.label(f"{stop.camera}, {bands}").classes("text-xs soft")
+        ui.label(f"{stop.camera}, {bands}").classes("text-xs soft break-words w-full")
 
 
 def _sureness(hop: Hop) -> None:
