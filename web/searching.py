@@ -13,7 +13,7 @@ from PIL import Image
 from reid.modality import Modality
 from storage.explanation import explain
 from storage.likeness import LikenessFilter
-from web.uploads import MIN_SIDE
+from web.uploads import MIN_SIDE, read_picture
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LIMIT = 50
 #: A picture is shown to whoever sent it with so many pixels at most each way.
 PREVIEW_SIDE = 960
+#: A picture is kept with so many pixels at most each way while its page is open: as a camera took it, 75 MB.
+KEPT_SIDE = 3000
 #: By so much the channels of a grey picture differ on average, 0-255: what a JPEG makes of grey.
 _GREY = 3.0
 
@@ -59,6 +61,21 @@ def _bounds(first: float, last: float, size: int) -> tuple[int, int]:
     return begin, min(max(round(high * size), begin + MIN_SIDE), size)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sent:
+    """A picture that somebody sent.
+
+    Attributes:
+        image: (h, w, 3) uint8 RGB, of `KEPT_SIDE` at most.
+        band: That it may be of.
+        preview: An address that carries it, made small.
+    """
+
+    image: NDArray[np.uint8]
+    band: Modality
+    preview: str
+
+
 @dataclass(frozen=True, slots=True)
 class KnownStop:
     """A stop that a search begins with.
@@ -84,13 +101,16 @@ def band_guess(image: NDArray[np.uint8]) -> Modality:
     return Modality.NEAR_INFRARED if float(spread.mean()) < _GREY else Modality.VISIBLE
 
 
-def preview(image: NDArray[np.uint8]) -> str:
-    """A picture (h, w, 3) RGB as an address that carries it, made small."""
-    picture = Image.fromarray(image)
+def received(data: bytes, *, max_bytes: int, max_pixels: int) -> Sent:
+    """A picture of a file that somebody sent; bounds and errors as of `read_picture`."""
+    picture = Image.fromarray(read_picture(data, max_bytes=max_bytes, max_pixels=max_pixels))
+    picture.thumbnail((KEPT_SIDE, KEPT_SIDE))
+    image = np.array(picture)
     picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     written = io.BytesIO()
     picture.save(written, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode('ascii')}"
+    address = f"data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode('ascii')}"
+    return Sent(image, band_guess(image), address)
 
 
 def known_stop(services: Services, caller: Caller, tracklet_id: str) -> KnownStop:

@@ -24,7 +24,7 @@ from tests.storage.storage_builders import assignment, embedding, path, tracklet
 from tests.web.asking import small_site
 from web import searching
 from web.callers import Caller
-from web.searching import PREVIEW_SIDE, WHOLE, Part
+from web.searching import KEPT_SIDE, PREVIEW_SIDE, WHOLE, Part
 from web.services import SEARCHES_AT_ONCE, Services
 from web.uploads import MIN_SIDE
 
@@ -152,8 +152,20 @@ def test_picture_without_colours_is_guessed_as_infrared() -> None:
     assert searching.band_guess(grey) is Modality.NEAR_INFRARED
 
 
-def test_preview_is_a_small_picture_of_the_same_shape() -> None:
-    kind, _, data = searching.preview(np.zeros((500, 2000, 3), np.uint8)).partition(",")
+def test_a_picture_is_kept_smaller_than_a_camera_takes_it_and_shown_smaller_still() -> None:
+    written = io.BytesIO()
+    Image.new("RGB", (4000, 1000), "red").save(written, "JPEG")
+    sent = searching.received(written.getvalue(), max_bytes=1 << 20, max_pixels=4_000_000)
+    assert sent.image.shape == (KEPT_SIDE // 4, KEPT_SIDE, 3)
+    assert sent.band is Modality.VISIBLE
+    kind, _, data = sent.preview.partition(",")
     assert kind == "data:image/jpeg;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
         assert picture.size == (PREVIEW_SIDE, PREVIEW_SIDE // 4)
+
+
+def test_a_part_of_a_sent_picture_is_searched_as_it_was_sent() -> None:
+    written = io.BytesIO()
+    Image.fromarray(_vehicle(0)).save(written, "PNG")
+    sent = searching.received(written.getvalue(), max_bytes=1 << 20, max_pixels=4_000_000)
+    assert np.array_equal(sent.image, _vehicle(0))

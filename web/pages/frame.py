@@ -89,8 +89,7 @@ def page(path: str, title: str, *, role: Role = Role.VIEWER) -> Callable[[Callab
                             await done
                 except StorageError as error:
                     is_passing = isinstance(error, TransientStorageError)
-                    told = _told(view, path, error) if is_passing else str(error)
-                    _failed_view(body, title, told, is_passing=is_passing)
+                    _failed_view(body, title, told(view, path, error), is_passing=is_passing)
                 except Exception:  # noqa: BLE001 - whatever fails, see below
                     # Whoever looks has a page with a way out of it, and the log has the rest.
                     _log.exception("a view failed: %s", path)
@@ -125,6 +124,14 @@ def failed(text: str) -> None:
         ui.label(text)
 
 
+def told(view: View, path: str, error: StorageError) -> str:
+    """What is said of a question that failed: where a database lies that doesn't answer is no matter of viewers."""
+    if not isinstance(error, TransientStorageError):
+        return str(error)
+    _log.warning("a view was not answered: %s: %s", path, error)
+    return str(error) if view.caller.may(Role.OPERATOR) else "The database does not answer at the moment."
+
+
 def thumbnail(view: View, relative: str, *, alt: str, size: int) -> ui.element:
     """A crop or a context picture, whole, in a square.
 
@@ -140,12 +147,6 @@ def thumbnail(view: View, relative: str, *, alt: str, size: int) -> ui.element:
     picture.props["alt"] = alt
     picture.props["loading"] = "lazy"
     return picture
-
-
-def _told(view: View, path: str, error: StorageError) -> str:
-    """What of a database that doesn't answer is said: where it lies is no matter of viewers."""
-    _log.warning("a view was not answered: %s: %s", path, error)
-    return str(error) if view.caller.may(Role.OPERATOR) else "The database does not answer at the moment."
 
 
 def _failed_view(body: ui.element, title: str, reason: str, *, is_passing: bool) -> None:

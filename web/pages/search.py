@@ -11,15 +11,17 @@ from nicegui import events, ui
 from numpy.typing import NDArray
 
 from reid.modality import Modality
+from storage.accounts import Role
 from storage.errors import StorageError
 from storage.likeness import Likeness, LikenessFilter
 from web import searching
 from web.pages import frame
 from web.pages.alike import MEANING, show_likeness
-from web.pages.blocking import answered
+from web.pages.blocking import Latest, answered
 from web.pages.frame import View, page
-from web.searching import WHOLE, KnownStop, Part
-from web.uploads import UploadError, read_picture
+from web.picture_search import PictureSearchError
+from web.searching import WHOLE, KnownStop, Part, Sent
+from web.uploads import UploadError
 
 BANDS = {Modality.VISIBLE: "visible", Modality.NEAR_INFRARED: "near infrared", Modality.THERMAL: "thermal"}
 ANY = "any"
@@ -34,8 +36,16 @@ document.addEventListener('paste', (event) => {
   if (files.length && uploader) { uploader.$refs.qRef.addFiles(files.slice(0, 1)); event.preventDefault(); }
 });
 """
+#: Chooses a file; Quasar's own button has a sign alone, and no name for who doesn't see it.
+_CHOOSE = """
+<div class="row items-center no-wrap gap-2 p-3">
+  <div class="col">Drop a picture of one vehicle, paste it, or</div>
+  <q-btn v-if="props.canAddFiles" type="a" outline no-caps color="white" icon="add_photo_alternate"
+    label="Choose a file" @click="props.pickFiles"><q-uploader-add-trigger /></q-btn>
+</div>
+"""
 #: On a phone answers stand below the form: whoever has sent a picture is led there.
-_TO_RESULTS = "if (window.innerWidth < 768) getHtmlElement(%d).scrollIntoView({behavior: 'smooth', block: 'center'});"
+_TO_RESULTS = "if (window.innerWidth < 768) getHtmlElement(%d).scrollIntoView({behavior: 'smooth', block: 'start'});"
 
 
 @page("/search", "Search")
@@ -72,7 +82,7 @@ class _Desk:
         self._stop = stop
         self._query = _Query()
         self._drag: tuple[float, float] | None = None
-        self._asked = 0
+        self._question = Latest(self._search)
 
     def build_query(self) -> None:
         """Where a picture is given, and what is sought by is shown."""
@@ -83,7 +93,6 @@ class _Desk:
         with ui.column().classes("w-full gap-1"):
             uploader = (
                 ui.upload(
-                    label="Drop a picture of one vehicle, paste it, or choose a file",
                     auto_upload=True,
                     max_file_size=largest,
                     on_upload=self._take,
@@ -91,16 +100,17 @@ class _Desk:
                         f"this is not taken: wanted a picture of at most {largest / (1 << 20):.0f} MiB"
                     ),
                 )
-                .props(f'accept="{_FORMATS}" flat bordered hide-upload-btn aria-label="Picture to search by"')
-                .classes("w-full")
+                .props(f'accept="{_FORMATS}" flat bordered aria-label="Picture to search by"')
+                .classes("w-full picture-drop")
             )
+            uploader.add_slot("header", _CHOOSE)
             self._uploader = uploader
             self._fault = ui.column().classes("w-full")
         self._sent = ui.column().classes("w-full gap-2")
         ui.context.client.on_connect(lambda: ui.run_javascript(_PASTE % uploader.id))
 
     def _build_stop(self, stop: KnownStop) -> None:
-        with ui.column().classes("w-full gap-1"):
+        with ui.column().classes("w-full gap-1") as self._shown_stop:
             ui.label("Searching by this stop").classes("text-subtitle2")
             with ui.row().classes("gap-2"):
                 for image in stop.crop_images:
@@ -131,7 +141,7 @@ class _Desk:
         with ui.expansion("What the figures mean", icon="help_outline").classes("w-full").props("dense"):
             for line in MEANING:
                 ui.label(line).classes("text-sm pb-2")
-        self._results = ui.column().classes("w-full gap-2").props('aria-live="polite"')
+        self._results = ui.column().classes("w-full gap-2 scroll-mt-20").props('aria-live="polite"')
         with self._results:
             frame.empty("Give a picture of one vehicle: who looks like it is listed here, the likest first.", "search")
 
@@ -140,14 +150,21 @@ class _Desk:
         data = await event.file.read()
         self._uploader.reset()
         try:
-            image = await answered(read_picture, data, max_bytes=web.max_upload_bytes, max_pixels=web.max_upload_pixels)
+            sent = await answered(
+                searching.received, data, max_bytes=web.max_upload_bytes, max_pixels=web.max_upload_pixels
+            )
         except UploadError as error:
             self._refuse(str(error))
             return
         self._fault.clear()
-        self._query = _Query(image, WHOLE, searching.band_guess(image))
-        await self._show_sent(image)
+        self._query = _Query(sent.image, WHOLE, sent.band)
+        self._show_sent(sent)
+        self._go_to_results()
         await self.ask()
+        # Once more: before there were answers, the page was too short to go all the way.
+        self._go_to_results()
+
+    def _go_to_results(self) -> None:
         ui.run_javascript(_TO_RESULTS % self._results.id)
 
     def _refuse(self, reason: str) -> None:
@@ -155,25 +172,27 @@ class _Desk:
         with self._fault:
             frame.failed(reason)
 
-    async def _show_sent(self, image: NDArray[np.uint8]) -> None:
-        address = await answered(searching.preview, image)
+    def _show_sent(self, sent: Sent) -> None:
+        if self._stop is not None:
+            self._shown_stop.set_visibility(False)
         self._sent.clear()
         with self._sent:
             self._preview = (
-                ui.interactive_image(address, on_mouse=self._mouse, events=["mousedown", "mousemove", "mouseup"])
+                ui.interactive_image(sent.preview, on_mouse=self._mouse, events=["mousedown", "mousemove", "mouseup"])
                 .classes("w-full rounded")
                 .props('alt="The picture that is searched by"')
             )
             ui.label("Drag over the picture to cut one vehicle out, or set its edges:").classes("text-sm")
             # Room for the sliders' handles, which stand over their ends.
             with ui.column().classes("w-full gap-0 px-3"):
-                self._across = _edges("left and right")
-                self._down = _edges("top and bottom")
+                self._across = _edges("Left and right")
+                self._down = _edges("Top and bottom")
             for edges in (self._across, self._down):
                 edges.on("change", self._edged)
             ui.label("Which band was it taken in?").classes("text-subtitle2")
-            ui.radio(_named_bands(), value=self._query.modality.value, on_change=self._choose_band).props("dense")
-            ui.label(_guess_words(self._query.modality)).classes("text-sm")
+            ui.radio(_named_bands(), value=sent.band.value, on_change=self._choose_band).props("dense")
+            self._band_words = ui.label(_band_words(sent.band, sent.band)).classes("text-sm").props('role="status"')
+            self._guess = sent.band
 
     async def _mouse(self, event: events.MouseEventArguments) -> None:
         image = self._query.image
@@ -187,13 +206,15 @@ class _Desk:
             self._drag = here
         elif self._drag is not None:
             (x1, x2), (y1, y2) = sorted((self._drag[0], here[0])), sorted((self._drag[1], here[1]))
-            if event.type == "mouseup":
+            # It may have been let go of beside the picture, of which nothing is heard until it is over it again.
+            is_over = not event.buttons & 1
+            if is_over:
                 self._drag = None
             # A click without a drag means the whole picture again.
-            is_click = event.type == "mouseup" and (x2 - x1 < 0.01 or y2 - y1 < 0.01)
+            is_click = is_over and (x2 - x1 < 0.01 or y2 - y1 < 0.01)
             self._query.part = WHOLE if is_click else Part(max(x1, 0), max(y1, 0), min(x2, 1), min(y2, 1))
             self._show_part()
-            if event.type == "mouseup":
+            if is_over:
                 await self.ask()
 
     async def _edged(self) -> None:
@@ -218,6 +239,7 @@ class _Desk:
 
     async def _choose_band(self, event: events.ValueChangeEventArguments[Any]) -> None:
         self._query.modality = Modality(event.value)
+        self._band_words.text = _band_words(self._guess, self._query.modality)
         await self.ask()
 
     async def _filtered(self) -> None:
@@ -243,22 +265,23 @@ class _Desk:
             raise StorageError(f"{name}: {field.value!r} is no date and time") from error
 
     async def ask(self) -> None:
-        """Searches, and shows what was found; an earlier question that is still open is not shown any more."""
+        """Searches, and shows what was found; what is chosen meanwhile is searched next."""
         if self._query.image is None and self._stop is None:
             self._refuse("give a picture first")
             return
-        self._asked += 1
-        asked = self._asked
         self._results.clear()
         with self._results:
             ui.spinner(size="lg").classes("self-center").props('aria-label="searching"')
             ui.label(SEARCHING).classes("self-center text-sm")
+        await self._question.ask()
+
+    async def _search(self) -> None:
         fault, found = "", list[Likeness]()
         try:
             found = await answered(self._answer, self._chosen())
         except StorageError as error:
-            fault = str(error)
-        if asked != self._asked:
+            fault = _told(self._view, error)
+        if self._question.is_outdated:
             return
         self._results.clear()
         with self._results:
@@ -290,10 +313,23 @@ def _named_bands() -> dict[str, str]:
 
 
 def _edges(name: str) -> ui.range:
-    return ui.range(min=0, max=100, value={"min": 0, "max": 100}).props(f'aria-label="Edges, {name}" label')
+    ui.label(name).classes("text-xs").props('aria-hidden="true"')
+    return ui.range(min=0, max=100, value={"min": 0, "max": 100}).props(f'aria-label="Edges, {name.lower()}" label')
 
 
-def _guess_words(modality: Modality) -> str:
-    if modality is Modality.VISIBLE:
-        return "It has colours, so visible is chosen."
-    return "It has no colours: near infrared is chosen; choose thermal if that is what it is."
+def _band_words(guess: Modality, chosen: Modality) -> str:
+    """What is said of the band that was chosen, where the picture's colours make us guess another."""
+    if guess is Modality.VISIBLE:
+        if chosen is guess:
+            return "It has colours, so visible is chosen."
+        return f"It has colours, which {BANDS[chosen]} pictures of this site have not: little may be found."
+    if chosen is Modality.VISIBLE:
+        return "It has no colours, by which visible pictures are told apart: little may be found."
+    return "It has no colours: choose near infrared or thermal, whichever it is."
+
+
+def _told(view: View, error: StorageError) -> str:
+    """Where weights and calibration lie is no matter of viewers."""
+    if isinstance(error, PictureSearchError) and not view.caller.may(Role.OPERATOR):
+        return "Looks can't be compared here: the site's weights or calibration can't be used."
+    return frame.told(view, "/search", error)
