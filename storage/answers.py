@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from storage.records import MATCHER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
     from storage.paths import PathPoints
     from storage.records import AssignmentRecord
+
+# What evidence says of the decision alone; the rest is of what was weighed: how many, and how far off the nearest was.
+_OF_ITSELF = frozenset({"rule", "halved", "agrees", "upheld", "confirmed", "restores"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,19 +291,50 @@ def probability(log_odds: float | None) -> float | None:
     return 0.5 * (1.0 + math.tanh(0.5 * log_odds))
 
 
+def link_probability(
+    score: float | None, evidence: Mapping[str, Any], vehicle_id: str, visible: Collection[str] | None
+) -> float | None:
+    """How sure a link is; None where nothing was linked, or to what only cameras saw that are not visible.
+
+    Args:
+        score: Of the decision.
+        evidence: Of the decision.
+        vehicle_id: Whose the tracklet is by it.
+        visible: The only cameras that there are for whoever asks; None: all.
+    """
+    if visible is not None and not _is_told(_candidates(evidence), vehicle_id, visible):
+        return None
+    return probability(halved(score, evidence))
+
+
 def limited(said: AssignmentRecord, visible: Collection[str] | None) -> AssignmentRecord:
-    """The decision without what it tells of cameras that are not visible; None: all are."""
+    """The decision without what it tells of cameras that are not visible; None: all are.
+
+    That it was linked is told all the same, by its reason; and how sure a link to a visible camera is, whatever else
+    was compared.
+    """
     if visible is None:
         return said
-    evidence = dict(said.evidence)
-    told = evidence.get("candidates")
-    weighed = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
-    seen = [one for one in weighed if one.get("camera") in visible]
-    # How many there were, and how far off the nearest was, would tell of those that are left out.
-    for name in ("considered", "candidates", "similarity", "modalities", "transit", "transit_s", "co_visibility"):
-        evidence.pop(name, None)
-    if isinstance(told, list):
+    weighed = _candidates(said.evidence)
+    # A candidate is told by its nearest tracklet. How many others it has, and what these say, is of other cameras, too.
+    seen = [
+        {name: value for name, value in one.items() if name not in ("tracklets", "summed")}
+        for one in weighed
+        if one.get("camera") in visible
+    ]
+    evidence = {name: value for name, value in said.evidence.items() if name in _OF_ITSELF}
+    if isinstance(said.evidence.get("candidates"), list):
         evidence["candidates"] = seen
-    if any(one.get("vehicle_id") == said.vehicle_id for one in seen):
-        return replace(said, evidence=evidence)
-    return replace(said, evidence=evidence, margin=None, modality_pair=None, transit_s=None)
+    if not _is_told(weighed, said.vehicle_id, visible):
+        return replace(said, evidence=evidence, score=None, margin=None, modality_pair=None, transit_s=None)
+    # The next best may be one that is left out.
+    return replace(said, evidence=evidence, margin=said.margin if len(seen) == len(weighed) else None)
+
+
+def _candidates(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
+    told = evidence.get("candidates")
+    return [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+
+
+def _is_told(weighed: Iterable[Mapping[str, Any]], vehicle_id: str, visible: Collection[str]) -> bool:
+    return any(one.get("vehicle_id") == vehicle_id and one.get("camera") in visible for one in weighed)

@@ -16,7 +16,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Float, Integer, String, cast, exists, func, select
 from sqlalchemy.orm import aliased
 
-from storage.answers import Companion, Count, DwellTime, JourneyTime, Passage, halved, probability
+from storage.answers import Companion, Count, DwellTime, JourneyTime, Passage, link_probability
 from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, EmbeddingRow, TrackletRow, VehicleRow
 from storage.windows import in_window
@@ -93,7 +93,9 @@ def passages(  # noqa: PLR0913 - a filter each
             break
         travel_s = (row.next_started_at - row.ended_at).total_seconds()
         if travel_s <= within_s:
-            sure = _less_sure((row.score, row.evidence), (row.next_score, row.next_evidence))
+            links = ((row.score, row.evidence), (row.next_score, row.next_evidence))
+            told = [link_probability(score, evidence, row.vehicle_id, visible) for score, evidence in links]
+            sure = min((one for one in told if one is not None), default=None)
             times = (row.ended_at, row.next_started_at, travel_s)
             found.append(Passage(row.vehicle_id, row.vehicle_class, first, then, *times, sure))
     rows.close()
@@ -349,11 +351,6 @@ def _arrived(
 def _left_in_time(stays: Subquery, start: datetime | None, end: datetime | None) -> list[ColumnElement[bool]]:
     after = [] if start is None else [stays.c.ended_at >= start]
     return after if end is None else [*after, stays.c.ended_at < end]
-
-
-def _less_sure(*links: tuple[float | None, dict[str, Any] | None]) -> float | None:
-    told = [probability(halved(score, evidence or {})) for score, evidence in links]
-    return min((one for one in told if one is not None), default=None)
 
 
 def _middle(seconds: Sequence[float]) -> tuple[float, float, float, float]:

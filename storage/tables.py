@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from sqlalchemy import select
 
-from storage.answers import Trajectory, halved, probability
+from storage.answers import Trajectory, link_probability
 from storage.errors import StorageError
 from storage.export import utc_text, whole_file
 from storage.models import AssignmentRow, CameraRow, TrackletRow, VehicleRow
@@ -118,7 +118,7 @@ def stops(session: Session, *, visible: Collection[str] | None = None) -> Genera
     with session.execute(statement, execution_options={"yield_per": _BATCH}) as rows:
         for vehicle_id, vehicle_class, seen, said in rows:
             times = (seen.started_at, seen.ended_at)
-            sure = probability(halved(said.score, said.evidence))
+            sure = link_probability(said.score, said.evidence, vehicle_id, visible)
             yield StopRow(vehicle_id, vehicle_class, seen.tracklet_id, seen.camera, *times, said.reason, sure)
 
 
