@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -147,6 +149,27 @@ def test_link_that_another_has_decided_meanwhile_is_settled(services: Services, 
     with pytest.raises(SettledError, match=r"^olga has decided on .* meanwhile"):
         reviewing.decide(services, OTTO, link, verdict)
     assert len(reviewing.work(services, OTTO).corrections) == 1
+
+
+def test_of_two_who_decide_at_once_one_is_told_that_the_other_was_quicker(services: Services) -> None:
+    link, together = _doubt(services, "link"), Barrier(2)
+
+    def decide(caller: Caller, verdict: Verdict) -> str:
+        together.wait(timeout=30)
+        try:
+            return reviewing.decide(services, caller, link, verdict).made_by
+        except SettledError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        otto, olga = (
+            pool.submit(decide, caller, verdict) for caller, verdict in ((OTTO, Verdict.CONFIRM), (OLGA, Verdict.SPLIT))
+        )
+        told = {"otto": otto.result(), "olga": olga.result()}
+    (done,) = reviewing.work(services, OTTO).corrections
+    assert told.pop(done.made_by) == done.made_by
+    ((_, fault),) = told.items()
+    assert fault.startswith(f"{done.made_by} has decided on {link.tracklet_id} meanwhile")
 
 
 def test_link_whose_other_side_has_moved_meanwhile_is_settled(services: Services) -> None:
