@@ -283,7 +283,9 @@ def _fault(where: str, group: list[Any]) -> str:
     given = group[0]["input"]
     # A check over several keys names them and their values itself.
     says_all = group[0]["type"] == "missing" or (group[0]["type"] == "value_error" and isinstance(given, dict))
-    return f"{where}: {message}" if says_all else f"{where}: {message} (got {_shown(given)})"
+    # A password that was written without quotes, and is a number to YAML, is no text to find one in.
+    shown = MASK if re.search("passw|secret", where) else _shown(given)
+    return f"{where}: {message}" if says_all else f"{where}: {message} (got {shown})"
 
 
 def _shown(given: Any) -> str:  # noqa: ANN401 - whatever the file holds

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from reid.modality import Modality
 
@@ -329,9 +340,9 @@ class PlanConfig(Section):
 class MqttConfig(Section):
     """A broker that is told when a watched vehicle returns."""
 
-    host: str
+    host: Annotated[str, Field(pattern=r"^\S+$")]
     port: Annotated[int, Field(ge=1, le=65535)] = 1883
-    topic: Annotated[str, Field(min_length=1)] = "vehicles/returned"
+    topic: Annotated[str, Field(pattern=r"^[^#+\x00]+$")] = "vehicles/returned"
     username: str | None = None
     password: Annotated[str | None, Field(repr=False)] = None
     tls: bool = False
@@ -341,12 +352,24 @@ class WatchConfig(Section):
     """Who is told when a watched vehicle returns; nobody beside the page by default."""
 
     #: An address that is sent each notice as JSON by POST.
-    webhook: Annotated[str | None, Field(pattern=r"^https?://")] = None
+    webhook: Annotated[str | None, Field(repr=False)] = None
     #: Where given, each notice carries `X-Signature`: HMAC-SHA256 of its body, hexadecimal.
     webhook_secret: Annotated[str | None, Field(repr=False)] = None
     mqtt: MqttConfig | None = None
     #: Between two looks at what the matcher has decided.
     period_s: PositiveFloat = 2.0
+
+    @field_validator("webhook")
+    @classmethod
+    def _can_be_posted_to(cls, address: str | None) -> str | None:
+        try:
+            parts = urlsplit(address or "https://nobody")
+            is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_whole = False
+        if not is_whole or not re.fullmatch(r"[!-~]*", address or ""):
+            raise ValueError("wanted https://HOST[:PORT]/PATH, other letters than ASCII's written %C3%BC")
+        return address
 
 
 class WebConfig(Section):

@@ -18,7 +18,7 @@ import pytest
 from storage.database import Database
 from storage.errors import StorageError
 from storage.watches import Notice, notices, unwatch, watch
-from streamer.config import MqttConfig
+from streamer.config import ConfigError, MqttConfig
 from tests.servers.mosquitto import PASSWORD, USER, listening, mosquitto
 from tests.servers.need import free_port, wait_until
 from tests.storage.storage_builders import after, store, tracklet
@@ -237,6 +237,31 @@ def test_a_broker_that_went_away_is_found_again() -> None:
         with mosquitto(port), listening(port, TOPIC) as heard:
             channel.tell(NOTICE)
             wait_until(lambda: bool(heard), what="a message")
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"webhook": "https://me:hush@desk.example.org:99999/hooks"}, "webhook"),
+        ({"webhook": "http://:8080/hooks"}, "webhook"),
+        ({"webhook": "https://desk.example.org/two words"}, "webhook"),
+        ({"webhook": "https://[::1/hooks"}, "webhook"),
+        ({"webhook_secret": 31415926}, "webhook_secret"),
+        ({"mqtt": {"host": ""}}, "mqtt.host"),
+        ({"mqtt": {"host": "broker", "topic": "vehicles/#"}}, "mqtt.topic"),
+        ({"mqtt": {"host": "broker", "password": 31415926}}, "mqtt.password"),
+    ],
+)
+def test_whom_nobody_could_tell_is_refused_at_the_start(tmp_path: Path, settings: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"web\.watch\.{key}: wanted ") as caught:
+        site_file(tmp_path, watch=settings)
+    assert not any(secret in str(caught.value) for secret in ("hush", "31415926"))
+
+
+def test_settings_that_are_shown_hold_no_secret(tmp_path: Path) -> None:
+    broker = {"host": "broker", "password": "hush"}
+    site = site_file(tmp_path, watch={"webhook": "https://me:hush@desk/hush", "webhook_secret": "hush", "mqtt": broker})
+    assert "hush" not in repr(site)
 
 
 # The watchman.
