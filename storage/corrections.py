@@ -163,7 +163,7 @@ class _Desk:
             kind,
             [
                 self._given(kind, decision.said, vehicle_id)
-                if decision.said.tracklet_id in chosen
+                if decision.said.tracklet_id in chosen and decision.said.vehicle_id != vehicle_id
                 else self._confirmed(decision.said)
                 for decision in concerned
             ],

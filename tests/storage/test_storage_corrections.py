@@ -165,6 +165,15 @@ def test_what_stays_keeps_the_evidence_it_stands_on(session: Session) -> None:
     assert (stops["tower/s1/1"].score, stops[B2].score) == (3.5, None)
 
 
+def test_what_is_moved_to_where_it_is_keeps_its_evidence_too(session: Session) -> None:
+    Writer(session).assign(assignment("gate/s1/2", "v9"))
+    Writer(session).assign(assignment("gate/s1/2", "v2", score=3.5))
+    made = move(session, [G1, G2], "v2", **ANNA)
+    assert [change.tracklet_id for change in made.moved] == [G1]
+    stops = {stop.tracklet_id: stop for stop in trajectory(session, "v2").stops}
+    assert (stops[G2].score, stops[G2].reason, stops[G1].score) == (3.5, "confirm", None)
+
+
 def test_a_vehicle_in_view_stays_open_when_it_is_moved(session: Session) -> None:
     store(session, tracklet("gate", 9, start=50))
     Writer(session).assign(assignment("gate/s1/9", "v9", is_provisional=True))
