@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 LIMIT = 50
 #: A picture is shown to whoever sent it with so many pixels at most each way.
 PREVIEW_SIDE = 960
-#: A picture is kept with so many pixels at most each way while its page is open: as a camera took it, 75 MB.
-KEPT_SIDE = 3000
 #: By so much the channels of a grey picture differ on average, 0-255: what a JPEG makes of grey.
 _GREY = 3.0
 
@@ -66,7 +64,7 @@ class Sent:
     """A picture that somebody sent.
 
     Attributes:
-        image: (h, w, 3) uint8 RGB, of `KEPT_SIDE` at most.
+        image: (h, w, 3) uint8 RGB.
         band: That it may be of.
         preview: An address that carries it, made small.
     """
@@ -103,9 +101,8 @@ def band_guess(image: NDArray[np.uint8]) -> Modality:
 
 def received(data: bytes, *, max_bytes: int, max_pixels: int) -> Sent:
     """A picture of a file that somebody sent; bounds and errors as of `read_picture`."""
-    picture = Image.fromarray(read_picture(data, max_bytes=max_bytes, max_pixels=max_pixels))
-    picture.thumbnail((KEPT_SIDE, KEPT_SIDE))
-    image = np.array(picture)
+    image = read_picture(data, max_bytes=max_bytes, max_pixels=max_pixels)
+    picture = Image.fromarray(image)
     picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     written = io.BytesIO()
     picture.save(written, "JPEG", quality=88)

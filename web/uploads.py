@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 #: A picture, or a part of it, has at least so many pixels each way: less says nothing of a vehicle.
 MIN_SIDE = 8
+#: Larger pictures are shrunk to so many pixels each way: as a camera takes it, one would take 75 MB for as long as its
+#: page is open.
+MAX_SIDE = 3000
 #: How long a picture waits for others to be decoded.
 BUSY_S = 20.0
 #: Pictures that are decoded at once: one of 25 million pixels takes some 600 MB meanwhile, and may come as 50 kB.
@@ -53,7 +56,7 @@ def read_picture(data: bytes, *, max_bytes: int, max_pixels: int) -> NDArray[np.
         max_pixels: Larger ones are refused, by what the file says of itself, before anything is decoded.
 
     Returns:
-        (h, w, 3) uint8, RGB, upright.
+        (h, w, 3) uint8, RGB, upright, of `MAX_SIDE` at most.
 
     Raises:
         UploadError: It is too large or too small, broken, moving, or no such picture; or others take too long.
@@ -83,7 +86,7 @@ def _decoded(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
                     raise UploadError(f"the picture has {width}x{height} pixels: wanted {MIN_SIDE} each way at least")
                 _check_single(picture)
                 picture.load()
-                return _upright(picture)
+                return _shrunk(_upright(picture))
     except UploadError:
         raise
     except Image.DecompressionBombError as error:
@@ -146,6 +149,14 @@ def _upright(picture: Image.Image) -> NDArray[np.uint8]:
         white = Image.new("RGBA", with_alpha.size, "white")
         turned = Image.alpha_composite(white, with_alpha)
     return np.array(turned.convert("RGB"), dtype=np.uint8)  # (h, w, 3)
+
+
+def _shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if max(image.shape[:2]) <= MAX_SIDE:
+        return image
+    picture = Image.fromarray(image)
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    return np.array(picture)
 
 
 def stretched(values: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -24,9 +24,9 @@ from tests.storage.storage_builders import assignment, embedding, path, tracklet
 from tests.web.asking import small_site
 from web import searching
 from web.callers import Caller
-from web.searching import KEPT_SIDE, PREVIEW_SIDE, WHOLE, Part
+from web.searching import PREVIEW_SIDE, WHOLE, Part
 from web.services import SEARCHES_AT_ONCE, Services
-from web.uploads import MIN_SIDE
+from web.uploads import MAX_SIDE, MIN_SIDE
 
 OTTO = Caller("otto", Role.OPERATOR)
 VERA = Caller("vera", Role.VIEWER, frozenset({"yard"}))
@@ -156,7 +156,7 @@ def test_a_picture_is_kept_smaller_than_a_camera_takes_it_and_shown_smaller_stil
     written = io.BytesIO()
     Image.new("RGB", (4000, 1000), "red").save(written, "JPEG")
     sent = searching.received(written.getvalue(), max_bytes=1 << 20, max_pixels=4_000_000)
-    assert sent.image.shape == (KEPT_SIDE // 4, KEPT_SIDE, 3)
+    assert sent.image.shape == (MAX_SIDE // 4, MAX_SIDE, 3)
     assert sent.band is Modality.VISIBLE
     kind, _, data = sent.preview.partition(",")
     assert kind == "data:image/jpeg;base64"

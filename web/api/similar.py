@@ -103,11 +103,12 @@ def similar_to_picture(
     """Vehicles that look like a picture's, most alike first, in whatever bands they were seen. It is not kept."""
     web = services.site.web
     data = picture.file.read(web.max_upload_bytes + 1)
-    try:
-        image = read_picture(data, max_bytes=web.max_upload_bytes, max_pixels=web.max_upload_pixels)
-    except UploadError as error:
-        raise HTTPException(422, f"picture: {error}") from error
+    # Not read before it may be searched by: decoded, it takes many times the memory.
     with services.searching():
+        try:
+            image = read_picture(data, max_bytes=web.max_upload_bytes, max_pixels=web.max_upload_pixels)
+        except UploadError as error:
+            raise HTTPException(422, f"picture: {error}") from error
         vector, model_id = services.pictures.describe(image, picture_modality)
         with services.asking(caller, "similar", "", picture=picture_modality.value, **asked.told()) as session:
             found = services.likeness.similar_to_vector(
