@@ -164,7 +164,10 @@ def test_a_merge_is_made_and_taken_back(page: Page, address: str, site: SiteConf
         tracklet = trajectory(session, _far(site)).stops[0].tracklet_id
         done_before = len(corrections(session))
     page.goto(f"{address}/search?tracklet={tracklet}")
-    page.get_by_role("button", name="These are one: merge").first.click()
+    offers = page.get_by_role("button", name="These are one: merge")
+    offers.first.wait_for()
+    offered = offers.count()
+    offers.first.click()
     page.get_by_role("dialog").get_by_role("button", name="Merge").click()
     undo = page.get_by_role("button", name="Merged: undo")
     expect(undo).to_be_visible()
@@ -172,6 +175,7 @@ def test_a_merge_is_made_and_taken_back(page: Page, address: str, site: SiteConf
         assert len(vehicles(session)) == len(before) - 1
     undo.click()
     expect(undo).to_be_hidden()
+    expect(offers).to_have_count(offered)
     with database.snapshot() as session:
         assert {one.vehicle_id: one.tracklets for one in vehicles(session)} == before
         latest = corrections(session)
