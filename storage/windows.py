@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Subquery
     from sqlalchemy.orm import InstrumentedAttribute, Session
 
+# SQLite tells how long something lasted to a millisecond: what lasted just longer than `LONG_S` may not be long to it.
+_SLACK_S = 1.0
+
 _Chosen = Select[*tuple[Any, ...]]
 _Column = ColumnElement[Any] | InstrumentedAttribute[Any]
 
@@ -83,7 +86,7 @@ def in_window(
     if start is None:
         return select(*columns).where(*of_camera(TrackletRow.camera), *conditions)
     conditions.append(TrackletRow.ended_at >= start)
-    began_lately = TrackletRow.started_at >= start - timedelta(seconds=LONG_S)
+    began_lately = TrackletRow.started_at >= start - timedelta(seconds=LONG_S + _SLACK_S)
     is_long = text(LONG_SQLITE if session.get_bind().dialect.name == "sqlite" else LONG_POSTGRESQL)
     lately = select(*columns).where(began_lately, *of_camera(TrackletRow.camera), *conditions)
     # With the bare column SQLite would go by the camera, and read half of all it ever saw.

@@ -48,6 +48,15 @@ def test_what_began_long_before_the_window_is_in_it_while_it_lasts(session: Sess
         assert _ids(session, camera=camera, start=after(-60), end=START) == []
 
 
+def test_what_lasted_hardly_longer_than_is_short_is_in_the_window_too(memory: Database) -> None:
+    with memory.transaction() as session:
+        for number in range(30):
+            left = 37.123457 * number + LONG_S + 1e-5 * number
+            store(session, tracklet(number=number, start=37.123457 * number, end=left), f"v{number}")
+            assert f"v{number}" in _ids(session, start=after(left), end=after(left + 60))
+        session.rollback()
+
+
 _MOMENTS = st.integers(0, 3).map(lambda number: number * (LONG_S - 1))
 _STAYS = st.lists(
     st.tuples(st.sampled_from("abc"), st.sampled_from(["gate", "bridge"]), _MOMENTS, _MOMENTS), max_size=6
