@@ -124,6 +124,17 @@ class Services:
         """
         return asked(self.database, Inquiry(action, still(self.database, caller).person, subject, details))
 
+    @contextmanager
+    def following(self, caller: Caller) -> Iterator[Session]:
+        """A session to read again from what somebody has open: a note every few seconds would bury all others.
+
+        Raises:
+            EndedError: As of `asking`.
+        """
+        still(self.database, caller)
+        with self.database.snapshot() as session:
+            yield session
+
     def deciding(
         self, caller: Caller, action: str, subject: str = "", **details: object
     ) -> AbstractContextManager[Session]:

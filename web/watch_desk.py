@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from storage import watches as book
 from storage.accounts import Role
 from storage.watches import Watch, WatchError
-from web.logins import still
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,13 +45,8 @@ def opened(services: Services, caller: Caller) -> Listed:
 
 
 def followed(services: Services, caller: Caller) -> Listed:
-    """The same again, for who has them open: that was noted then, and a note every few seconds would bury all others.
-
-    Raises:
-        EndedError: The caller's login has ended, or their rights have changed.
-    """
-    still(services.database, caller)
-    with services.database.snapshot() as session:
+    """The same again, for who has them open."""
+    with services.following(caller) as session:
         return _listed(services, caller, session)
 
 

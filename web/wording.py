@@ -38,6 +38,12 @@ def span(first: datetime, last: datetime, zone: ZoneInfo) -> str:
     return f"{begin:%Y-%m-%d %H:%M:%S} to {end.strftime(until)}"
 
 
+def moment(at: datetime, now: datetime, zone: ZoneInfo) -> str:
+    """When, with its day unless that is today."""
+    there = at.astimezone(zone)
+    return there.strftime("%H:%M:%S" if there.date() == now.astimezone(zone).date() else "%Y-%m-%d %H:%M:%S")
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
     if seconds < 120:

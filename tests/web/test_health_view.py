@@ -1,21 +1,20 @@
-"""What Live and Health make of status rows: colours, and by how much counters rose."""
+"""What Live and Health make of status rows: colours and words."""
 
 from __future__ import annotations
 
 import warnings
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from storage.records import CameraStatus
-from storage.status_samples import CAMERA, STAGE, StatusSample
 
 with warnings.catch_warnings():
     # The page's library imports a client for Kafka, if it is there, which reads its files by an old way.
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"(read|open)_text is deprecated")
-    from web.pages.health import rises, steps_of
-    from web.pages.live import SILENT_S, state_of
+    from web.pages.live import SILENT_S, figures_of, state_of
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -41,6 +40,7 @@ def _status(**changed: Any) -> CameraStatus:  # noqa: ANN401 - a field each
         ({"health": "ok"}, "good"),
         ({"health": "covered"}, "bad"),
         ({"state": "reconnecting"}, "bad"),
+        ({"state": "starting"}, "idle"),
         ({"state": "finished", "updated_at": NOW - timedelta(days=1)}, "idle"),
         ({"updated_at": NOW - timedelta(seconds=SILENT_S + 1)}, "bad"),
     ],
@@ -49,12 +49,18 @@ def test_a_camera_has_the_colour_of_its_state(changed: dict[str, Any], state: st
     assert state_of(_status(**changed), NOW) == state
 
 
-def test_a_counter_that_began_anew_counts_from_nought() -> None:
-    counts = (5.0, 8.0, 2.0, 2.0)
-    samples = [
-        StatusSample(CAMERA, "gate", NOW + timedelta(minutes=minute), {"dropped": count})
-        for minute, count in enumerate(counts)
-    ]
-    samples.append(StatusSample(STAGE, "matcher", NOW, {"lag": 1.0}))
-    assert [rise for _, rise in steps_of(samples, CAMERA, "dropped")["gate"]] == [3.0, 2.0, 0.0]
-    assert rises(samples, CAMERA, "dropped") == {"gate": 5.0}
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"fps": 9.96, "dropped": 3}, "running, 10.0 fps, 3 dropped, last frame 13:00:00"),
+        ({"health": "covered"}, "running, 10.0 fps, 0 dropped, last frame 13:00:00, picture covered"),
+        ({"state": "starting", "last_frame_at": None}, "starting, 0 dropped"),
+        ({"state": "finished", "updated_at": NOW - timedelta(hours=1)}, "finished, 0 dropped, last frame 13:00:00"),
+        (
+            {"updated_at": NOW - timedelta(minutes=1), "last_frame_at": NOW - timedelta(hours=13, seconds=1)},
+            "silent since 12:59:00, was running, 0 dropped, last frame 2025-12-31 23:59:59",
+        ),
+    ],
+)
+def test_a_cameras_figures_are_told_as_long_as_they_are_known(changed: dict[str, Any], words: str) -> None:
+    assert figures_of(_status(**changed), NOW, ZoneInfo("Europe/Berlin")) == words

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
@@ -14,20 +12,29 @@ from storage.accounts import Role
 from storage.camera_troubles import OpenTrouble, open_troubles
 from storage.dead_letters import count_dead_letters
 from storage.status import load_camera_status, load_stage_status
-from storage.status_samples import CAMERA, STAGE, StatusSample, load_samples
+from storage.status_samples import CAMERA, STAGE, load_samples
+from web import wording
 from web.pages.blocking import answered
+from web.pages.following import follow
 from web.pages.frame import View, empty, page
-from web.pages.live import state_of
+from web.pages.live import figures_of, state_of
+from web.trends import Line, rates, rises, worst
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
+    from storage.database import Session
     from storage.records import CameraStatus, StageStatus
+    from storage.status_samples import StatusSample
 
 HOURS = {1: "1 hour", 6: "6 hours", 24: "24 hours", 48: "48 hours"}
 #: More lines than this in one chart can't be told apart.
 _MAX_LINES = 24
 _MATCHER = "matcher"
+#: Samples come every minute.
+REFRESH_S = 60.0
+#: Messages that a matcher has behind it in seconds.
+_MANY_WAITING = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class _Stages:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
+    at: datetime
     cameras: list[CameraStatus]
     troubles: list[OpenTrouble]
     samples: list[StatusSample]
@@ -49,54 +57,75 @@ class _Known:
 @page("/health", "Health")
 async def health(view: View, hours: int = 6) -> None:
     """What needs attention first, then how it came."""
-    span = hours if hours in HOURS else 6
-    now = datetime.now(UTC)
+    hours = hours if hours in HOURS else 6
+    span = timedelta(hours=hours)
     is_told_all = view.caller.may(Role.OPERATOR)
 
-    def read() -> _Known:
-        with view.services.asking(view.caller, "health", hours=span) as session:
-            return _Known(
-                [one for one in load_camera_status(session) if view.caller.sees(one.camera)],
-                open_troubles(session, visible=view.caller.cameras),
-                load_samples(session, now - timedelta(hours=span), visible=view.caller.cameras),
-                _Stages(load_stage_status(session), count_dead_letters(session)) if is_told_all else None,
-            )
+    def read(session: Session) -> _Known:
+        now = datetime.now(UTC)
+        return _Known(
+            now,
+            [one for one in load_camera_status(session) if view.caller.sees(one.camera)],
+            open_troubles(session, visible=view.caller.cameras),
+            load_samples(session, now - span, visible=view.caller.cameras),
+            _Stages(load_stage_status(session), count_dead_letters(session)) if is_told_all else None,
+        )
 
-    known = await answered(read)
-    _attention(view, known, now)
+    def first() -> _Known:
+        with view.services.asking(view.caller, "health", hours=hours) as session:
+            return read(session)
+
+    known = await answered(first)
+
+    @ui.refreshable
+    def attention(known: _Known) -> None:
+        _attention(view, known)
+
+    @ui.refreshable
+    def course(known: _Known) -> None:
+        if known.samples:
+            _charts(view, known.samples, span, with_stages=is_told_all)
+        else:
+            empty("Nothing was noted in this time: a running site notes how it is doing every minute.", "monitor_heart")
+        _tables(view, known)
+
+    attention(known)
     with ui.row().classes("w-full items-center justify-between"):
         ui.label("Over time").props('role="heading" aria-level="2"').classes("text-subtitle1")
-        ui.toggle(HOURS, value=span, on_change=lambda event: ui.navigate.to(f"/health?hours={event.value}")).props(
+        ui.toggle(HOURS, value=hours, on_change=lambda event: ui.navigate.to(f"/health?hours={event.value}")).props(
             'no-caps dense aria-label="How far back"'
         )
-    if not known.samples:
-        empty("Nothing was noted in this time: a running site notes how it is doing every minute.", "monitor_heart")
-    else:
-        _charts(view, known.samples, with_stages=is_told_all)
-    _tables(view, known)
+    course(known)
+
+    def show(newer: _Known) -> None:
+        attention.refresh(newer)
+        course.refresh(newer)
+
+    follow(view, read, show, every_s=REFRESH_S)
 
 
-def _attention(view: View, known: _Known, now: datetime) -> None:
+def _attention(view: View, known: _Known) -> None:
     """Big figures, and in words what is wrong."""
-    bad = [one for one in known.cameras if state_of(one, now) == "bad"]
+    bad = [one for one in known.cameras if state_of(one, known.at) == "bad"]
     dropped = sum(rises(known.samples, CAMERA, "dropped").values())
     reconnects = sum(rises(known.samples, CAMERA, "reconnects").values())
     with ui.element("div").classes("gallery w-full"):
         _figure("cameras in trouble", f"{len(bad)} of {len(known.cameras)}", is_bad=bool(bad))
-        _figure("frames dropped", f"{dropped:.0f}", is_bad=dropped > 0)
-        _figure("reconnects", f"{reconnects:.0f}", is_bad=reconnects > 0)
+        _figure("frames dropped", f"{dropped:,.0f}", is_bad=dropped > 0)
+        _figure("reconnects", f"{reconnects:,.0f}", is_bad=reconnects > 0)
         if known.stages is not None:
             lag = max((one.counters.get("lag", 0.0) for one in known.stages.status), default=0.0)
-            _figure("messages waiting", f"{lag:.0f}", is_bad=lag > 1000)
-            _figure("dead letters", str(known.stages.dead_letters), is_bad=known.stages.dead_letters > 0)
+            _figure("messages waiting", f"{lag:,.0f}", is_bad=lag > _MANY_WAITING)
+            _figure("dead letters", f"{known.stages.dead_letters:,}", is_bad=known.stages.dead_letters > 0)
     with ui.column().classes("gap-1 w-full").props('role="status"'):
         for one in bad:
-            why = f"picture {one.health}" if one.health not in ("", "ok") else one.state
-            ui.label(f"{one.camera}: {why}, last heard of at {view.time(one.updated_at)}").classes("bad")
+            ui.label(f"{one.camera}: {figures_of(one, known.at, view.services.zone)}").classes("bad")
         for trouble in known.troubles:
-            since = view.time(trouble.began_at, "%Y-%m-%d %H:%M:%S")
+            since = wording.moment(trouble.began_at, known.at, view.services.zone)
             ui.label(f"{trouble.camera}: {trouble.kind} since {since}").classes("bad")
-        if not bad and not known.troubles:
+        if not known.cameras:
+            ui.label("No camera has said anything yet.").classes("soft")
+        elif not bad and not known.troubles:
             ui.label("Nothing needs attention.").classes("good")
 
 
@@ -106,60 +135,31 @@ def _figure(name: str, value: str, *, is_bad: bool) -> None:
         ui.label(name).classes("text-sm soft")
 
 
-def rises(samples: Iterable[StatusSample], kind: str, name: str) -> dict[str, float]:
-    """By how much a counter of each camera or stage has risen; one that began anew counts from nought."""
-    return {source: sum(rise for _, rise in steps) for source, steps in steps_of(samples, kind, name).items()}
-
-
-def steps_of(samples: Iterable[StatusSample], kind: str, name: str) -> dict[str, list[tuple[datetime, float]]]:
-    """The same from sample to sample."""
-    own: dict[str, list[StatusSample]] = defaultdict(list)
-    for sample in samples:
-        if sample.kind == kind and name in sample.counters:
-            own[sample.source].append(sample)
-    found = {}
-    for source, line in own.items():
-        values = [(one.at, one.counters[name]) for one in line]
-        found[source] = [
-            (at, value - before if value >= before else value) for (_, before), (at, value) in pairwise(values)
-        ]
-    return found
-
-
-def _levels(samples: Iterable[StatusSample], kind: str, name: str) -> dict[str, list[tuple[datetime, float]]]:
-    found: dict[str, list[tuple[datetime, float]]] = defaultdict(list)
-    for sample in samples:
-        if sample.kind == kind and name in sample.counters:
-            found[sample.source].append((sample.at, sample.counters[name]))
-    return found
-
-
-def _charts(view: View, samples: Sequence[StatusSample], *, with_stages: bool) -> None:
+def _charts(view: View, samples: Sequence[StatusSample], span: timedelta, *, with_stages: bool) -> None:
+    matched = [one for one in samples if one.source == _MATCHER]
     with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-4 w-full"):
-        _chart(view, "Frames decoded, each minute", steps_of(samples, CAMERA, "decoded"))
-        _chart(view, "Frames dropped, each minute", steps_of(samples, CAMERA, "dropped"))
+        _chart(view, "Frames decoded, each minute", rates(samples, CAMERA, "decoded", span))
+        _chart(view, "Frames dropped, each minute", rates(samples, CAMERA, "dropped", span))
         if with_stages:
-            _chart(view, "Messages waiting", _levels(samples, STAGE, "lag"))
-        _chart(view, "Decoded after captured, seconds", _levels(samples, CAMERA, "skew_s"))
-        _chart(view, "Reconnects, each minute", steps_of(samples, CAMERA, "reconnects"))
+            _chart(view, "Messages waiting", worst(samples, STAGE, "lag", span))
+        _chart(view, "Decoded after captured, seconds", worst(samples, CAMERA, "skew_s", span))
+        _chart(view, "Reconnects, each minute", rates(samples, CAMERA, "reconnects", span))
         if with_stages:
-            _chart(view, "Sightings matched, each minute", steps_of(_of(samples, _MATCHER), STAGE, "sightings"))
+            _chart(view, "Sightings matched, each minute", rates(matched, STAGE, "sightings", span))
 
 
-def _of(samples: Iterable[StatusSample], stage: str) -> list[StatusSample]:
-    return [sample for sample in samples if sample.kind == STAGE and sample.source == stage]
-
-
-def _chart(view: View, title: str, lines: dict[str, list[tuple[datetime, float]]]) -> None:
-    shown = sorted(lines.items(), key=lambda line: -max((value for _, value in line[1]), default=0.0))[:_MAX_LINES]
+def _chart(view: View, title: str, lines: dict[str, Line]) -> None:
+    shown = sorted(lines.items(), key=lambda line: -max((value or 0.0 for _, value in line[1]), default=0.0))
     series: list[dict[str, Any]] = [
         {
             "name": name,
             "type": "line",
             "showSymbol": len(points) < 3,
-            "data": [[view.time(at, "%Y-%m-%d %H:%M:%S"), round(value, 3)] for at, value in points],
+            "data": [
+                [view.time(at, "%Y-%m-%d %H:%M:%S"), None if value is None else round(value, 3)] for at, value in points
+            ],
         }
-        for name, points in sorted(shown)
+        for name, points in sorted(shown[:_MAX_LINES])
     ]
     options = {
         "animation": False,

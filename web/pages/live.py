@@ -9,20 +9,23 @@ from urllib.parse import quote
 
 from nicegui import ui
 
-from storage.errors import StorageError
 from storage.status import LateSighting, latest_sightings, load_camera_status
-from web.guard import still
+from web import wording
 from web.pages.blocking import answered
+from web.pages.following import follow
 from web.pages.frame import View, empty, page, thumbnail
 from web.pages.site_plan import State, site_plan
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from storage.database import Session
     from storage.records import CameraStatus
 
 REFRESH_S = 2.0
 #: A camera that has said nothing for so long is not running, whatever its row says.
 SILENT_S = 30.0
+_ENDED = ("finished", "stopped")
 _SIGHTINGS = 24
 _BANDS = {
     "visible": ("light_mode", "by day"),
@@ -35,6 +38,7 @@ _BANDS = {
 class _Now:
     cameras: list[CameraStatus]
     sightings: list[LateSighting]
+    at: datetime
 
 
 @page("/", "Live")
@@ -42,43 +46,39 @@ async def live(view: View) -> None:
     """Cameras on the plan, how they are, and what they saw last."""
 
     def first() -> _Now:
-        # Noted once: who has this view open follows the site from here on.
         with view.services.asking(view.caller, "live") as session:
             return _read(session, view)
 
-    def again() -> _Now:
-        still(view.caller, view.services)
-        with view.services.database.snapshot() as session:
-            return _read(session, view)
-
     shown = await answered(first)
+    figures: dict[str, ui.label] = {}
 
     @ui.refreshable
-    def body(now: _Now) -> None:
+    def cameras(now: _Now) -> None:
         with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-[minmax(0,3fr)_minmax(0,2fr)] gap-4 w-full"):
             with ui.element("section").classes("panel").props('aria-label="Site plan"'):
-                site_plan(view, states={one.camera: state_of(one, datetime.now(UTC)) for one in now.cameras})
+                site_plan(view, states={one.camera: state_of(one, now.at) for one in now.cameras})
             with ui.element("section").classes("panel").props('aria-label="Cameras"'):
-                _cameras(view, now.cameras)
-        _sightings(view, now.sightings)
+                figures.clear()
+                figures.update(_cameras(view, now))
 
-    body(shown)
-    trouble = ui.label().classes("bad").props('role="status"')
-    known = {"now": _key(shown)}
+    @ui.refreshable
+    def sightings(now: _Now) -> None:
+        _sightings(view, now)
 
-    async def refresh() -> None:
-        try:
-            now = await answered(again)
-        except StorageError as error:
-            trouble.text = f"Not up to date: {error}"
-            return
-        trouble.text = ""
-        # Drawn anew only where something has changed, or whoever reads by keyboard would lose their place.
-        if _key(now) != known["now"]:
-            known["now"] = _key(now)
-            body.refresh(now)
+    cameras(shown)
+    sightings(shown)
 
-    ui.timer(REFRESH_S, refresh)
+    def show(now: _Now) -> None:
+        nonlocal shown
+        if _states(now) != _states(shown):
+            cameras.refresh(now)
+        if _seen(now) != _seen(shown):
+            sightings.refresh(now)
+        for one in now.cameras:
+            figures[one.camera].text = figures_of(one, now.at, view.services.zone)
+        shown = now
+
+    follow(view, lambda session: _read(session, view), show, every_s=REFRESH_S)
 
 
 def state_of(status: CameraStatus, now: datetime) -> State:
@@ -88,30 +88,61 @@ def state_of(status: CameraStatus, now: datetime) -> State:
         status: What it said last.
         now: The clock.
     """
-    if status.state in ("finished", "stopped"):
+    if status.state in _ENDED or (status.state == "starting" and not _is_silent(status, now)):
         return "idle"
-    is_silent = (now - status.updated_at).total_seconds() > SILENT_S
-    return "good" if status.state == "running" and not is_silent and status.health in ("", "ok") else "bad"
+    is_well = status.state == "running" and status.health in ("", "ok")
+    return "good" if is_well and not _is_silent(status, now) else "bad"
+
+
+def figures_of(status: CameraStatus, now: datetime, zone: ZoneInfo) -> str:
+    """How a camera is, in words: how many frames a second a camera gives that says nothing any more isn't known.
+
+    Args:
+        status: What it said last.
+        now: The clock.
+        zone: Of the times.
+    """
+    if _is_silent(status, now):
+        said = [f"silent since {wording.moment(status.updated_at, now, zone)}, was {status.state}"]
+    elif status.state == "running":
+        said = ["running", f"{status.fps:.1f} fps"]
+    else:
+        said = [status.state]
+    said.append(f"{status.dropped} dropped")
+    if status.last_frame_at is not None:
+        said.append(f"last frame {wording.moment(status.last_frame_at, now, zone)}")
+    if status.health not in ("", "ok"):
+        said.append(f"picture {status.health}")
+    return ", ".join(said)
+
+
+def _is_silent(status: CameraStatus, now: datetime) -> bool:
+    return status.state not in _ENDED and (now - status.updated_at).total_seconds() > SILENT_S
 
 
 def _read(session: Session, view: View) -> _Now:
     cameras = [one for one in load_camera_status(session) if view.caller.sees(one.camera)]
-    return _Now(cameras, latest_sightings(session, limit=_SIGHTINGS, visible=view.caller.cameras))
+    shown = latest_sightings(session, limit=_SIGHTINGS, visible=view.caller.cameras)
+    return _Now(cameras, shown, datetime.now(UTC))
 
 
-def _key(now: _Now) -> object:
-    """What is shown, so that two of them can be compared."""
-    cameras = [(one.camera, one.state, round(one.fps), one.dropped, one.modality, one.health) for one in now.cameras]
-    return cameras, [(one.tracklet_id, one.vehicle_id, one.crop_image) for one in now.sightings]
+def _states(now: _Now) -> list[tuple[str, State, str]]:
+    """What of the cameras is drawn, so that two of them can be compared."""
+    return [(one.camera, state_of(one, now.at), one.modality) for one in now.cameras]
 
 
-def _cameras(view: View, cameras: list[CameraStatus]) -> None:
-    if not cameras:
+def _seen(now: _Now) -> list[tuple[str, str | None, str | None]]:
+    """What of the sightings is drawn."""
+    return [(one.tracklet_id, one.vehicle_id, one.crop_image) for one in now.sightings]
+
+
+def _cameras(view: View, now: _Now) -> dict[str, ui.label]:
+    """Draws them; returns where the figures of each stand."""
+    figures: dict[str, ui.label] = {}
+    if not now.cameras:
         empty("No camera has said anything yet. Start the site: python -m streamer --config SITE.yaml", "videocam_off")
-        return
-    now = datetime.now(UTC)
-    for one in cameras:
-        state = state_of(one, now)
+    for one in now.cameras:
+        state = state_of(one, now.at)
         icon, band = _BANDS.get(one.modality, ("help_outline", one.modality))
         with ui.row().classes("w-full items-center gap-3 no-wrap py-1"):
             ui.icon({"good": "check_circle", "idle": "stop_circle", "bad": "error"}[state], size="1.3rem").classes(
@@ -119,21 +150,18 @@ def _cameras(view: View, cameras: list[CameraStatus]) -> None:
             ).props('aria-hidden="true"')
             with ui.column().classes("gap-0 grow min-w-0"):
                 ui.link(one.camera, f"/vehicles?camera={quote(one.camera, safe='')}").classes("truncate")
-                told = [one.state, f"{one.fps:.1f} fps", f"{one.dropped} dropped"]
-                if one.last_frame_at is not None:
-                    told.append(f"last frame {view.time(one.last_frame_at)}")
-                if one.health not in ("", "ok"):
-                    told.append(f"picture {one.health}")
-                ui.label(", ".join(told)).classes("text-sm soft")
+                words = figures_of(one, now.at, view.services.zone)
+                figures[one.camera] = ui.label(words).classes("text-sm soft")
             with ui.row().classes("items-center gap-1 no-wrap soft text-sm"):
                 ui.icon(icon).props('aria-hidden="true"')
                 ui.label(band)
+    return figures
 
 
-def _sightings(view: View, sightings: list[LateSighting]) -> None:
+def _sightings(view: View, now: _Now) -> None:
     with ui.element("section").classes("panel w-full").props('aria-label="Latest sightings"'):
         ui.label("Latest sightings").props('role="heading" aria-level="2"').classes("text-subtitle1 mb-2")
-        if not sightings:
+        if not now.sightings:
             empty("No vehicle has been seen yet.", "directions_car")
             return
         with (
@@ -141,12 +169,12 @@ def _sightings(view: View, sightings: list[LateSighting]) -> None:
             .classes("grid gap-3")
             .style("grid-template-columns: repeat(auto-fill, minmax(120px, 1fr))")
         ):
-            for one in sightings:
-                _sighting(view, one)
+            for one in now.sightings:
+                _sighting(view, one, wording.moment(one.started_at, now.at, view.services.zone))
 
 
-def _sighting(view: View, one: LateSighting) -> None:
-    told = f"{one.vehicle_class}, {one.camera}, {view.time(one.started_at)}"
+def _sighting(view: View, one: LateSighting, when: str) -> None:
+    seen = f"{one.vehicle_class}, {one.camera}, {when}"
     target = "/vehicles"
     if one.vehicle_id is not None:
         target = f"/vehicles/{quote(one.vehicle_id, safe='')}?at={quote(one.tracklet_id, safe='')}"
@@ -155,6 +183,6 @@ def _sighting(view: View, one: LateSighting) -> None:
             with ui.element("div").classes("thumbnail grid place-items-center").style("width: 120px; height: 120px"):
                 ui.icon("no_photography", size="2rem").classes("soft").props('aria-hidden="true"')
         else:
-            thumbnail(view, one.crop_image, alt=told, size=120)
+            thumbnail(view, one.crop_image, alt=seen, size=120)
         ui.label(one.camera).classes("text-sm truncate")
-        ui.label(f"{view.time(one.started_at)} · {one.vehicle_class}").classes("text-xs soft")
+        ui.label(f"{when} · {one.vehicle_class}").classes("text-xs soft")

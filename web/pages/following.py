@@ -1,0 +1,49 @@
+"""Views that stay up to date while they are open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from nicegui import ui
+
+from storage.errors import StorageError
+from web.callers import EndedError
+from web.pages.blocking import answered
+from web.pages.frame import View, told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from storage.database import Session
+
+_T = TypeVar("_T")
+
+
+def follow(view: View, read: Callable[[Session], _T], show: Callable[[_T], None], *, every_s: float) -> None:
+    """Asks again and again, and says where that fails that what is shown is not up to date.
+
+    Args:
+        view: What is open; whoever looks was noted when they opened it.
+        read: Asks, in a thread.
+        show: Draws what was found. Nothing that has not changed should be drawn anew: whoever reads by keyboard would
+            lose their place.
+        every_s: How often.
+    """
+    trouble = ui.label().classes("bad").props('role="status"')
+
+    def again() -> _T:
+        with view.services.following(view.caller) as session:
+            return read(session)
+
+    async def refresh() -> None:
+        try:
+            found = await answered(again)
+        except StorageError as error:
+            trouble.text = f"Not up to date: {told(view, 'an open view', error)}"
+            if isinstance(error, EndedError):
+                timer.cancel()
+            return
+        trouble.text = ""
+        show(found)
+
+    timer = ui.timer(every_s, refresh, immediate=False)
