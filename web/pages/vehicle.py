@@ -190,11 +190,17 @@ def _player(view: View, stop: Stop) -> None:
         return
 
     def play() -> None:
-        button.delete()
+        button.set_visibility(False)
         with place:
             video = ui.element("video").classes("w-full rounded").props("controls autoplay muted playsinline")
             video.props["src"] = view.services.links.clip(stop.tracklet_id)
             video.props["aria-label"] = f"The vehicle at {stop.camera}"
+            video.on("error", lambda: give_up(video), args=[])
+
+    def give_up(video: ui.element) -> None:
+        video.delete()
+        button.set_visibility(True)
+        ui.notify("This moment can't be played now: try again in a moment.", type="warning")
 
     place = ui.element("div").classes("w-full")
     with place:
