@@ -180,6 +180,8 @@ class _Bench:
         self._show_book()
 
     def _show_link(self) -> None:
+        if self._may_decide:
+            self._note.value = self._notes.get(_pair(self._links[0]), "") if self._links else ""
         self._place.clear()
         with self._place:
             if not self._links:
@@ -187,8 +189,6 @@ class _Bench:
                 ui.button("Look again", icon="refresh", on_click=self._reload).props("flat no-caps")
                 return
             link = self._links[0]
-            if self._may_decide:
-                self._note.value = self._notes.get(_pair(link), "")
             show_doubt(self._view, link)
             with ui.row().classes("w-full gap-2 items-center"):
                 if self._may_decide:
