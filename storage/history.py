@@ -10,14 +10,16 @@ from sqlalchemy.orm import aliased
 
 from storage.models import AssignmentRow, CorrectionRow, TrackletRow
 from storage.records import MATCHER, AssignmentRecord
+from storage.windows import at_visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from datetime import datetime
 
-    from sqlalchemy import ColumnExpressionArgument, Row, Select
+    from sqlalchemy import ColumnExpressionArgument, Row
     from sqlalchemy.orm import Session
 
+_ON_TRACKLET = TrackletRow.tracklet_id == AssignmentRow.tracklet_id
 _FIELDS = tuple(field.name for field in fields(AssignmentRecord))
 
 
@@ -134,7 +136,7 @@ def corrections(
         own = select(AssignmentRow.correction_id).where(AssignmentRow.tracklet_id == tracklet_id)
         chosen = chosen.where(CorrectionRow.correction_id.in_(own.where(AssignmentRow.correction_id.is_not(None))))
     if visible is not None:
-        seen = _at_cameras(select(AssignmentRow.correction_id), visible)
+        seen = at_visible(select(AssignmentRow.correction_id).join(TrackletRow, _ON_TRACKLET), visible)
         chosen = chosen.where(CorrectionRow.correction_id.in_(seen.where(AssignmentRow.correction_id.is_not(None))))
     ids = chosen.subquery()
     rows = session.execute(
@@ -155,25 +157,18 @@ def corrections(
     return [Correction(*row, changes=tuple(changes.get(row.correction_id, ()))) for row in rows]
 
 
-def _at_cameras(decided: Select[*tuple[Any, ...]], visible: Collection[str] | None) -> Select[*tuple[Any, ...]]:
-    """Of decisions those on tracklets of these cameras."""
-    if visible is None:
-        return decided
-    on_tracklet = TrackletRow.tracklet_id == AssignmentRow.tracklet_id
-    return decided.join(TrackletRow, on_tracklet).where(TrackletRow.camera.in_(visible))
-
-
 def _changes(
     session: Session, condition: ColumnExpressionArgument[bool], visible: Collection[str] | None
 ) -> dict[int | None, list[Change]]:
     before = aliased(AssignmentRow)
     changed = (
         select(AssignmentRow.correction_id, AssignmentRow.tracklet_id, before.vehicle_id, AssignmentRow.vehicle_id)
+        .join(TrackletRow, _ON_TRACKLET)
         .outerjoin(before, before.assignment_id == AssignmentRow.supersedes)
         .where(condition)
         .order_by(AssignmentRow.tracklet_id)
     )
     found: dict[int | None, list[Change]] = {}
-    for correction_id, *change in session.execute(_at_cameras(changed, visible)):
+    for correction_id, *change in session.execute(at_visible(changed, visible)):
         found.setdefault(correction_id, []).append(Change(*change))
     return found

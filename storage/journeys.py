@@ -19,7 +19,7 @@ from sqlalchemy.orm import aliased
 from storage.answers import Companion, Count, DwellTime, JourneyTime, Passage, link_probability
 from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, EmbeddingRow, TrackletRow, VehicleRow
-from storage.windows import in_window
+from storage.windows import at_visible, in_window
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -238,12 +238,18 @@ def counts(  # noqa: PLR0913 - a filter each
     interval: ColumnElement[Any] = _epoch_s(session, TrackletRow.started_at) / every_s
     # SQLite may have been built without floor; times before 1970 don't occur.
     interval = cast(interval, Integer) if _is_sqlite(session) else func.floor(interval)
-    arrivals = (
+    arrivals = at_visible(
         select(interval.label("interval"), TrackletRow.camera, VehicleRow.vehicle_class, VehicleRow.vehicle_id)
         .join(AssignmentRow, (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & AssignmentRow.is_current)
-        .join(VehicleRow, VehicleRow.vehicle_id == AssignmentRow.vehicle_id)
-        .where(*_arrived(camera, start, end, visible))
+        .join(VehicleRow, VehicleRow.vehicle_id == AssignmentRow.vehicle_id),
+        visible,
     )
+    if camera is not None:
+        arrivals = arrivals.where(TrackletRow.camera == camera)
+    if start is not None:
+        arrivals = arrivals.where(TrackletRow.started_at >= start)
+    if end is not None:
+        arrivals = arrivals.where(TrackletRow.started_at < end)
     if vehicle_class is not None:
         arrivals = arrivals.where(VehicleRow.vehicle_class == vehicle_class)
     if modality is not None:
@@ -277,11 +283,11 @@ def _stays(
         for column in (TrackletRow.camera, TrackletRow.started_at, AssignmentRow.score, AssignmentRow.evidence)
     ]
     own = (TrackletRow.camera, TrackletRow.ended_at, AssignmentRow.score, AssignmentRow.evidence)
-    stays = (
+    stays = at_visible(
         select(VehicleRow.vehicle_id, VehicleRow.vehicle_class, *own, *following)
         .join(AssignmentRow, (AssignmentRow.vehicle_id == VehicleRow.vehicle_id) & AssignmentRow.is_current)
-        .join(TrackletRow, TrackletRow.tracklet_id == AssignmentRow.tracklet_id)
-        .where(*_arrived(None, None, None, wanted.visible))
+        .join(TrackletRow, TrackletRow.tracklet_id == AssignmentRow.tracklet_id),
+        wanted.visible,
     )
     if cameras is not None:
         stays = stays.where(TrackletRow.camera.in_(cameras))
@@ -302,7 +308,7 @@ def _near(
     own, mine = aliased(TrackletRow), aliased(AssignmentRow)
     earliest = _shifted(session, own.started_at, -within_s - _SLACK_S)
     latest = _shifted(session, own.started_at, within_s + _SLACK_S)
-    return (
+    met = (
         select(
             own.tracklet_id.label("own_id"),
             own.started_at.label("own_arrival"),
@@ -317,8 +323,8 @@ def _near(
         .join(AssignmentRow, (AssignmentRow.tracklet_id == TrackletRow.tracklet_id) & AssignmentRow.is_current)
         .join(VehicleRow, VehicleRow.vehicle_id == AssignmentRow.vehicle_id)
         .where(mine.vehicle_id == vehicle_id, mine.is_current, AssignmentRow.vehicle_id != vehicle_id)
-        .where(*_arrived(None, None, None, visible))
     )
+    return at_visible(met, visible)
 
 
 def _companion(vehicle_id: str, vehicle_class: str, meetings: Sequence[_Meeting]) -> Companion:
@@ -331,21 +337,6 @@ def _companion(vehicle_id: str, vehicle_class: str, meetings: Sequence[_Meeting]
         first_at=meetings[0].at,
         last_at=meetings[-1].at,
     )
-
-
-def _arrived(
-    camera: str | None, start: datetime | None, end: datetime | None, visible: Collection[str] | None
-) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if camera is not None:
-        conditions.append(TrackletRow.camera == camera)
-    if start is not None:
-        conditions.append(TrackletRow.started_at >= start)
-    if end is not None:
-        conditions.append(TrackletRow.started_at < end)
-    if visible is not None:
-        conditions.append(TrackletRow.camera.in_(visible))
-    return conditions
 
 
 def _left_in_time(stays: Subquery, start: datetime | None, end: datetime | None) -> list[ColumnElement[bool]]:

@@ -19,6 +19,7 @@ from storage.errors import StorageError
 from storage.export import utc_text, whole_file
 from storage.models import AssignmentRow, CameraRow, TrackletRow, VehicleRow
 from storage.paths import PathPoints
+from storage.windows import at_visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -106,14 +107,13 @@ def stops(session: Session, *, visible: Collection[str] | None = None) -> Genera
         session: To read from; it must stay open until the last row is taken.
         visible: The only cameras that there are for whoever asks; None: all.
     """
-    statement = (
+    statement = at_visible(
         select(VehicleRow.vehicle_id, VehicleRow.vehicle_class, TrackletRow, AssignmentRow)
         .join(AssignmentRow, (AssignmentRow.vehicle_id == VehicleRow.vehicle_id) & AssignmentRow.is_current)
         .join(TrackletRow, TrackletRow.tracklet_id == AssignmentRow.tracklet_id)
-        .order_by(VehicleRow.vehicle_id, TrackletRow.started_at, TrackletRow.tracklet_id)
+        .order_by(VehicleRow.vehicle_id, TrackletRow.started_at, TrackletRow.tracklet_id),
+        visible,
     )
-    if visible is not None:
-        statement = statement.where(TrackletRow.camera.in_(visible))
     # Closed as well where nobody takes the last row.
     with session.execute(statement, execution_options={"yield_per": _BATCH}) as rows:
         for vehicle_id, vehicle_class, seen, said in rows:

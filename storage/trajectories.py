@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from sqlalchemy import Select, Subquery, case, func, or_, select
+from sqlalchemy import Subquery, case, func, or_, select
 
 from storage.answers import (
     BoxRow,
@@ -36,7 +36,7 @@ from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, CameraRow, EmbeddingRow, SightingRow, TrackletRow, VehicleRow
 from storage.paths import PathPoints, merged
 from storage.records import MATCHER, AssignmentRecord
-from storage.windows import Wanted, chosen_among, chosen_vehicles
+from storage.windows import Wanted, at_visible, chosen_among, chosen_vehicles
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -71,8 +71,6 @@ __all__ = [
 
 #: `decision`: what the matcher said when the tracklet ended. `final`: what is known now.
 AsOf = Literal["decision", "final"]
-
-_Statement = TypeVar("_Statement", bound=Select[*tuple[Any, ...]])
 
 # Rows fetched at a time: a segment is at most 64 KB, so that a batch stays below a few megabytes.
 _BATCH = 64
@@ -130,7 +128,7 @@ def vehicles(  # noqa: PLR0913 - a filter each
     in_order = chosen.c.seen_at.desc() if newest_first else chosen.c.seen_at
     by_id = member.c.vehicle_id.desc() if newest_first else member.c.vehicle_id
     rows = session.execute(
-        _at_visible(
+        at_visible(
             select(member.c.vehicle_id, VehicleRow.vehicle_class, *_columns("camera", "started_at", "ended_at"))
             .select_from(member)
             .join(chosen, chosen.c.vehicle_id == member.c.vehicle_id)
@@ -198,7 +196,7 @@ def trajectory(session: Session, vehicle_id: str, *, visible: Collection[str] | 
     """
     vehicle = find_vehicle(session, vehicle_id, visible=visible)
     rows = session.execute(
-        _at_visible(
+        at_visible(
             select(TrackletRow, AssignmentRow)
             .join(AssignmentRow, AssignmentRow.tracklet_id == TrackletRow.tracklet_id)
             .where(AssignmentRow.vehicle_id == vehicle.vehicle_id, AssignmentRow.is_current)
@@ -328,10 +326,6 @@ def _chosen(
     return member, chosen_among(session, member, wanted, visible)
 
 
-def _at_visible(statement: _Statement, visible: Collection[str] | None) -> _Statement:
-    return statement if visible is None else statement.where(TrackletRow.camera.in_(visible))
-
-
 def _looks(
     session: Session, member: Subquery, chosen: Subquery, visible: Collection[str] | None
 ) -> dict[str, dict[str, str | None]]:
@@ -340,7 +334,7 @@ def _looks(
         partition_by=(member.c.vehicle_id, EmbeddingRow.modality),
         order_by=(EmbeddingRow.crop_image.is_(None), EmbeddingRow.quality.desc(), EmbeddingRow.embedding_id),
     )
-    ranked = _at_visible(
+    ranked = at_visible(
         select(member.c.vehicle_id, EmbeddingRow.modality, EmbeddingRow.crop_image, best.label("rank"))
         .select_from(member)
         .join(chosen, chosen.c.vehicle_id == member.c.vehicle_id)

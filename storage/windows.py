@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, text, union
 from sqlalchemy.orm import InstrumentedAttribute
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _SLACK_S = 1.0
 
 _Chosen = Select[*tuple[Any, ...]]
+_Statement = TypeVar("_Statement", bound=_Chosen)
 _Column = ColumnElement[Any] | InstrumentedAttribute[Any]
 
 
@@ -58,6 +59,11 @@ class Wanted:
     offset: int = 0
     limit: int | None = None
     among: tuple[str, ...] | None = None
+
+
+def at_visible(statement: _Statement, visible: Collection[str] | None) -> _Statement:
+    """A statement on tracklets, on those of these cameras alone; None: of all."""
+    return statement if visible is None else statement.where(TrackletRow.camera.in_(visible))
 
 
 def in_window(
@@ -122,11 +128,9 @@ def chosen_among(session: Session, member: Subquery, wanted: Wanted, visible: Co
         .group_by(member.c.vehicle_id)
         .having(func.count(TrackletRow.camera.distinct()) >= wanted.min_cameras)
     )
-    of_window = select(member.c.vehicle_id).join_from(member, TrackletRow, on_tracklet)
+    chosen = at_visible(chosen, visible)
+    of_window = at_visible(select(member.c.vehicle_id).join_from(member, TrackletRow, on_tracklet), visible)
     window = in_window(session, TrackletRow.tracklet_id, start=wanted.start, end=wanted.end, camera=wanted.camera)
-    if visible is not None:
-        chosen = chosen.where(TrackletRow.camera.in_(visible))
-        of_window = of_window.where(TrackletRow.camera.in_(visible))
     if (wanted.start, wanted.end, wanted.camera) != (None, None, None):
         chosen = chosen.where(member.c.vehicle_id.in_(of_window.where(member.c.tracklet_id.in_(window))))
     if wanted.among is not None:
