@@ -240,6 +240,10 @@ def test_a_viewer_hears_of_their_cameras_alone(running: Running) -> None:
         heard = _decisions(stream, 9)
     assert {one["camera"] for one in heard} == {"yard"}
     assert heard[-1]["vehicle_id"] == "v50"
+    # How sure a link is to what another camera saw would tell of that one.
+    assert {one["probability"] for one in heard} == {None}
+    with running.listening(token(database, "otto"), **{"Last-Event-ID": "0"}) as stream:
+        assert any(one["probability"] for one in _decisions(stream, 9) if one["camera"] == "yard")
 
 
 def test_a_listener_that_reads_too_slowly_is_told_so_and_counted(

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header, HTTPException, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from storage.answers import halved, probability
+from storage.answers import link_probability
 from storage.errors import StorageError
 from web.api.feed import CrowdedError, GreedyError
 from web.api.parameters import MAX_NUMBER, GivenServices, Viewer
@@ -21,7 +21,7 @@ from web.api.schemas import Answer, CameraName, Probability, TrackletName, Vehic
 from web.logins import still
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -141,11 +141,11 @@ async def _told(services: Services, feed: Feed, listener: Listener, after: int |
             async with aclosing(feed.since(caller, after, listener.position)) as earlier:
                 async for found in earlier:
                     await run_sync(still, services.database, caller)
-                    yield _written(found)
+                    yield _written(found, caller.cameras)
         while not listener.is_over:
             found = await listener.next(HEARTBEAT_S)
             await run_sync(still, services.database, caller)
-            yield _written(found) or _HEARTBEAT
+            yield _written(found, caller.cameras) or _HEARTBEAT
             if listener.is_behind:
                 yield _closed("you read more slowly than decisions are made; come back with Last-Event-ID")
                 return
@@ -154,11 +154,11 @@ async def _told(services: Services, feed: Feed, listener: Listener, after: int |
         yield _closed("you may no longer listen, or the database is away; come back with Last-Event-ID")
 
 
-def _written(found: Sequence[DecisionEvent]) -> str:
-    return "".join(f"id: {one.assignment_id}\nevent: decision\ndata: {_decision(one)}\n\n" for one in found)
+def _written(found: Sequence[DecisionEvent], visible: Collection[str] | None) -> str:
+    return "".join(f"id: {one.assignment_id}\nevent: decision\ndata: {_decision(one, visible)}\n\n" for one in found)
 
 
-def _decision(event: DecisionEvent) -> str:
+def _decision(event: DecisionEvent, visible: Collection[str] | None) -> str:
     said = event.said
     return DecisionTold(
         number=event.assignment_id,
@@ -168,7 +168,7 @@ def _decision(event: DecisionEvent) -> str:
         previous_vehicle_id=event.previous_vehicle_id,
         reason=said.reason,
         is_provisional=said.is_provisional,
-        probability=probability(halved(said.score, said.evidence)),
+        probability=link_probability(said.score, said.evidence, said.vehicle_id, visible),
         decided_at=said.decided_at,
         decided_by=said.decided_by,
         correction_id=event.correction_id,
