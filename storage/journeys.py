@@ -43,13 +43,13 @@ class _Filter:
     visible: Collection[str] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class _Meeting:
-    """Two arrivals at a camera: seconds between them, and the other vehicle's."""
+    """Two arrivals at a camera: seconds between them, and the other vehicle's. The nearest comes first."""
 
-    camera: str
     gap_s: float
     at: datetime
+    camera: str
 
 
 def passages(  # noqa: PLR0913 - a filter each
@@ -129,11 +129,11 @@ def companions(
     met: dict[tuple[str, str], dict[str, _Meeting]] = {}
     for row in session.execute(_near(session, vehicle.vehicle_id, within_s, visible)):
         gap_s = abs((row.arrival - row.own_arrival).total_seconds())
-        nearest = met.setdefault((row.vehicle_id, row.vehicle_class), {})
-        known = nearest.get(row.own_id)
-        if gap_s <= within_s and (known is None or gap_s < known.gap_s):
-            nearest[row.own_id] = _Meeting(row.camera, gap_s, row.arrival)
-    found = [_companion(*of, sorted(nearest.values(), key=attrgetter("at"))) for of, nearest in met.items() if nearest]
+        if gap_s <= within_s:
+            nearest = met.setdefault((row.vehicle_id, row.vehicle_class), {})
+            meeting = _Meeting(gap_s, row.arrival, row.camera)
+            nearest[row.own_id] = min(nearest.get(row.own_id, meeting), meeting)
+    found = [_companion(*of, sorted(nearest.values(), key=attrgetter("at", "camera"))) for of, nearest in met.items()]
     wanted = [companion for companion in found if len(companion.cameras) >= min_cameras]
     wanted.sort(key=lambda one: (-len(one.cameras), -one.meetings, one.largest_gap_s, one.vehicle_id))
     return wanted[:limit]

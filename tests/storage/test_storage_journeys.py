@@ -142,6 +142,17 @@ def test_those_of_most_cameras_come_first(three: Session) -> None:
     assert [one.vehicle_id for one in companions(three, "v1", limit=1)] == ["v4"]
 
 
+def test_of_two_arrivals_that_are_as_near_the_earlier_counts_and_of_two_cameras_the_first_by_name(
+    session: Session,
+) -> None:
+    for number, (camera, start, vehicle) in enumerate(
+        [("gate", 10, "v1"), ("bridge", 10, "v1"), ("gate", 12, "v2"), ("gate", 8, "v2"), ("bridge", 8, "v2")]
+    ):
+        store(session, tracklet(camera, number, start=start), vehicle)
+    (found,) = companions(session, "v1")
+    assert (found.cameras, found.first_at, found.last_at) == (("bridge", "gate"), after(8), after(8))
+
+
 # How long.
 
 
