@@ -53,7 +53,7 @@ def test_a_camera_has_the_colour_of_its_state(changed: dict[str, Any], state: st
     ("changed", "words"),
     [
         ({"fps": 9.96, "dropped": 3}, "running, 10.0 fps, 3 dropped, last frame 13:00:00"),
-        ({"health": "covered"}, "running, 10.0 fps, 0 dropped, last frame 13:00:00, picture covered"),
+        ({"health": "covered"}, "picture covered, running, 10.0 fps, 0 dropped, last frame 13:00:00"),
         ({"state": "starting", "last_frame_at": None}, "starting, 0 dropped"),
         ({"state": "finished", "updated_at": NOW - timedelta(hours=1)}, "finished, 0 dropped, last frame 13:00:00"),
         (

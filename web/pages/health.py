@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 HOURS = {1: "1 hour", 6: "6 hours", 24: "24 hours", 48: "48 hours"}
 #: More lines than this in one chart can't be told apart.
 _MAX_LINES = 24
+#: Of the charts, to be read on light and on dark ground: charts know no variables of a style sheet.
+_INK = "#7c8aa2"
+_COLOURS = ["#3f86e0", "#d97f00", "#2a9d66", "#c05ab0", "#d4554a", "#8473d8", "#2f9fb0", "#98873a"]
 _MATCHER = "matcher"
 #: Samples come every minute.
 REFRESH_S = 60.0
@@ -142,13 +145,13 @@ def _charts(view: View, samples: Sequence[StatusSample], span: timedelta, *, wit
         _chart(view, "Frames dropped, each minute", rates(samples, CAMERA, "dropped", span))
         if with_stages:
             _chart(view, "Messages waiting", worst(samples, STAGE, "lag", span))
-        _chart(view, "Decoded after captured, seconds", worst(samples, CAMERA, "skew_s", span))
+        _chart(view, "Decoded after captured, seconds", worst(samples, CAMERA, "skew_s", span), is_fine=True)
         _chart(view, "Reconnects, each minute", rates(samples, CAMERA, "reconnects", span))
         if with_stages:
             _chart(view, "Sightings matched, each minute", rates(matched, STAGE, "sightings", span))
 
 
-def _chart(view: View, title: str, lines: dict[str, Line]) -> None:
+def _chart(view: View, title: str, lines: dict[str, Line], *, is_fine: bool = False) -> None:
     shown = sorted(lines.items(), key=lambda line: -max((value or 0.0 for _, value in line[1]), default=0.0))
     series: list[dict[str, Any]] = [
         {
@@ -163,11 +166,17 @@ def _chart(view: View, title: str, lines: dict[str, Line]) -> None:
     ]
     options = {
         "animation": False,
+        "color": _COLOURS,
         "grid": {"left": 48, "right": 16, "top": 16, "bottom": 56},
         "tooltip": {"trigger": "axis", "renderMode": "richText"},
-        "legend": {"type": "scroll", "bottom": 0, "textStyle": {"color": "#7c8aa2"}},
-        "xAxis": {"type": "time", "axisLabel": {"color": "#7c8aa2", "hideOverlap": True}},
-        "yAxis": {"type": "value", "axisLabel": {"color": "#7c8aa2"}},
+        "legend": {"type": "scroll", "bottom": 0, "textStyle": {"color": _INK}, "pageTextStyle": {"color": _INK}},
+        "xAxis": {"type": "time", "axisLabel": {"color": _INK, "hideOverlap": True}},
+        "yAxis": {
+            "type": "value",
+            "minInterval": 0 if is_fine else 1,
+            "axisLabel": {"color": _INK},
+            "splitLine": {"lineStyle": {"color": _INK, "opacity": 0.25}},
+        },
         "series": series,
     }
     with ui.element("section").classes("panel min-w-0"):
@@ -225,6 +234,8 @@ def _table(title: str, names: dict[str, str], rows: list[dict[str, Any]], key: s
         {"name": name, "label": label, "field": name, "align": "left" if index < 1 else "right", "sortable": True}
         for index, (name, label) in enumerate(names.items())
     ]
-    ui.table(columns=columns, rows=rows, row_key=key, title=title, pagination=0).props("flat bordered dense").classes(
-        "w-full"
-    )
+    with ui.element("section").classes("panel w-full min-w-0"):
+        ui.label(title).props('role="heading" aria-level="3"').classes("text-sm soft")
+        ui.table(columns=columns, rows=rows, row_key=key, pagination=0).props("flat dense hide-pagination").classes(
+            "w-full"
+        )

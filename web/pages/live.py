@@ -27,6 +27,8 @@ REFRESH_S = 2.0
 SILENT_S = 30.0
 _ENDED = ("finished", "stopped")
 _SIGHTINGS = 24
+#: The least side of a picture, pixels: three stand side by side on a telephone.
+_THUMBNAIL = 100
 _BANDS = {
     "visible": ("light_mode", "by day"),
     "near_infrared": ("dark_mode", "near infrared"),
@@ -102,17 +104,16 @@ def figures_of(status: CameraStatus, now: datetime, zone: ZoneInfo) -> str:
         now: The clock.
         zone: Of the times.
     """
+    said = [f"picture {status.health}"] if status.health not in ("", "ok") else []
     if _is_silent(status, now):
-        said = [f"silent since {wording.moment(status.updated_at, now, zone)}, was {status.state}"]
+        said = [f"silent since {wording.moment(status.updated_at, now, zone)}", f"was {status.state}"]
     elif status.state == "running":
-        said = ["running", f"{status.fps:.1f} fps"]
+        said += ["running", f"{status.fps:.1f} fps"]
     else:
-        said = [status.state]
-    said.append(f"{status.dropped} dropped")
+        said.append(status.state)
+    said.append(f"{status.dropped:,} dropped")
     if status.last_frame_at is not None:
         said.append(f"last frame {wording.moment(status.last_frame_at, now, zone)}")
-    if status.health not in ("", "ok"):
-        said.append(f"picture {status.health}")
     return ", ".join(said)
 
 
@@ -152,7 +153,7 @@ def _cameras(view: View, now: _Now) -> dict[str, ui.label]:
                 ui.link(one.camera, f"/vehicles?camera={quote(one.camera, safe='')}").classes("truncate")
                 words = figures_of(one, now.at, view.services.zone)
                 figures[one.camera] = ui.label(words).classes("text-sm soft")
-            with ui.row().classes("items-center gap-1 no-wrap soft text-sm"):
+            with ui.row().classes("items-center gap-1 no-wrap soft text-sm whitespace-nowrap"):
                 ui.icon(icon).props('aria-hidden="true"')
                 ui.label(band)
     return figures
@@ -167,7 +168,7 @@ def _sightings(view: View, now: _Now) -> None:
         with (
             ui.element("div")
             .classes("grid gap-3")
-            .style("grid-template-columns: repeat(auto-fill, minmax(120px, 1fr))")
+            .style(f"grid-template-columns: repeat(auto-fill, minmax({_THUMBNAIL}px, 1fr))")
         ):
             for one in now.sightings:
                 _sighting(view, one, wording.moment(one.started_at, now.at, view.services.zone))
@@ -179,10 +180,11 @@ def _sighting(view: View, one: LateSighting, when: str) -> None:
     if one.vehicle_id is not None:
         target = f"/vehicles/{quote(one.vehicle_id, safe='')}?at={quote(one.tracklet_id, safe='')}"
     with ui.link(target=target).classes("block no-underline text-inherit"):
+        square = "width: 100%; height: auto; aspect-ratio: 1"
         if one.crop_image is None:
-            with ui.element("div").classes("thumbnail grid place-items-center").style("width: 120px; height: 120px"):
+            with ui.element("div").classes("thumbnail grid place-items-center").style(square):
                 ui.icon("no_photography", size="2rem").classes("soft").props('aria-hidden="true"')
         else:
-            thumbnail(view, one.crop_image, alt=seen, size=120)
+            thumbnail(view, one.crop_image, alt=seen, size=_THUMBNAIL).style(square)
         ui.label(one.camera).classes("text-sm truncate")
-        ui.label(f"{when} · {one.vehicle_class}").classes("text-xs soft")
+        ui.label(f"{one.vehicle_class} · {when}").classes("text-xs soft")
