@@ -72,7 +72,8 @@ class Notice:
     Attributes:
         notice_id: Its number; never given twice.
         watch_id: The watch.
-        vehicle_id: The watched vehicle by now.
+        vehicle_id: The watched vehicle by now; where it was not seen at the cameras that were asked for, whose the
+            tracklet is.
         tracklet_id: Its return.
         camera: Where.
         seen_at: The tracklet's first frame, event time.
@@ -174,7 +175,7 @@ def notices(
     limit: int = 100,
     visible: Collection[str] | None = None,
 ) -> list[Notice]:
-    """What returned, the latest first; three SQL statements.
+    """What returned, the latest first; three SQL statements, or five.
 
     Args:
         session: To read from.
@@ -269,7 +270,7 @@ def find_notices(
     limit: int | None = None,
     visible: Collection[str] | None = None,
 ) -> list[Notice]:
-    """The notices that meet all the conditions, one of each correction; three SQL statements."""
+    """The notices that meet all the conditions, one of each correction; three SQL statements, five if `visible`."""
     notice = WatchNoticeRow
     if visible is not None:
         wanted = (*wanted, notice.camera.in_(visible))
@@ -294,7 +295,20 @@ def find_notices(
         .limit(limit)
     ).all()
     vehicles = heirs(session, rows)
-    return [replace(Notice(*row), vehicle_id=vehicles[row.watch_id]) for row in rows]
+    found = [replace(Notice(*row), vehicle_id=vehicles[row.watch_id]) for row in rows]
+    return found if visible is None else _as_seen(session, found, visible)
+
+
+def _as_seen(session: Session, found: Sequence[Notice], visible: Collection[str]) -> list[Notice]:
+    """The notices for who sees these cameras alone; where the watched vehicle was not seen there, of whose it is."""
+    seen = _last_sights(session, {one.vehicle_id for one in found}, visible)
+    is_return = AssignmentRow.is_current & AssignmentRow.tracklet_id.in_([one.tracklet_id for one in found])
+    rows = session.execute(select(AssignmentRow.tracklet_id, AssignmentRow.vehicle_id).where(is_return))
+    now = {row.tracklet_id: row.vehicle_id for row in rows}
+    return [
+        one if one.vehicle_id in seen else replace(one, vehicle_id=now.get(one.tracklet_id, one.vehicle_id))
+        for one in found
+    ]
 
 
 def is_first(visible: Collection[str] | None = None) -> ColumnElement[bool]:

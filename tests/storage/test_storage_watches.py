@@ -272,6 +272,18 @@ def test_nothing_is_said_of_cameras_that_one_may_not_see(session: Session) -> No
     assert watches(session, visible=()) == []
 
 
+def test_who_sees_some_cameras_is_told_of_vehicles_that_were_seen_there(session: Session) -> None:
+    watch(session, "v2", **ANNA)
+    back = _sees(session, 7, "v2")
+    _found(session)
+    (given,) = split(session, [back], **ANNA).moved
+    assert [one.vehicle_id for one in notices(session, visible={"bridge"})] == []
+    assert [one.vehicle_id for one in notices(session, visible={"gate", "bridge"})] == ["v2"]
+    # At the gate there is no v2 any more, but whose the return proved to be.
+    assert [one.vehicle_id for one in notices(session, visible={"gate"})] == [given.after]
+    assert [one.vehicle_id for one in notices(session)] == ["v2"]
+
+
 def test_the_number_of_statements_does_not_grow(session: Session) -> None:
     counts = []
     for number in range(3, 8):
