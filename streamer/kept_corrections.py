@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from storage.records import AssignmentRecord
 from streamer.matcher.decision import Reason, vehicle_id_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from storage.labels import SaidPair
     from storage.replay import Pin
     from storage.writer import Writer
+
+
+_NOTE = "kept from an earlier run"
 
 
 def vehicles_of_pins(pins: Sequence[Pin], now: Mapping[str, str]) -> dict[str, str]:
@@ -49,11 +54,12 @@ def _new_name(old: str, used: set[str]) -> str:
     return next(name for name in names if name not in used)
 
 
-def keep_corrections(pins: Sequence[Pin], now: Mapping[str, str], writer: Writer) -> int:
-    """Writes them down, one correction for each person and vehicle.
+def keep_corrections(pins: Sequence[Pin], said: Iterable[SaidPair], now: Mapping[str, str], writer: Writer) -> int:
+    """Writes them down: what was confirmed together as that, all else as one correction for each person and vehicle.
 
     Args:
         pins: As for `vehicles_of_pins`.
+        said: The pairs that people's corrections were about.
         now: Likewise.
         writer: Of the caller's transaction.
 
@@ -61,22 +67,32 @@ def keep_corrections(pins: Sequence[Pin], now: Mapping[str, str], writer: Writer
         How many tracklets are pinned.
     """
     vehicles = vehicles_of_pins(pins, now)
+    kept = {pin.tracklet_id: pin for pin in pins if pin.tracklet_id in vehicles}
+    confirmed: dict[int, list[SaidPair]] = defaultdict(list)
+    for pair in said:
+        if pair.kind == "confirm" and {pair.first, pair.second} <= kept.keys():
+            confirmed[pair.correction_id].append(pair)
+    for _, pairs in sorted(confirmed.items()):
+        # Of two that were kept apart only a confirmation tells: a move knows of one vehicle.
+        names = sorted({name for pair in pairs for name in (pair.first, pair.second)})
+        person, said_at = pairs[0].said_by, pairs[0].said_at
+        rows = [_assignment(replace(kept[name], decided_by=person), vehicles[name], "confirm") for name in names]
+        writer.correct("confirm", rows, made_by=person, made_at=said_at, note=_NOTE)
     groups: dict[tuple[str, str], list[Pin]] = defaultdict(list)
-    for pin in pins:
-        if pin.tracklet_id in vehicles:
-            groups[pin.decided_by, vehicles[pin.tracklet_id]].append(pin)
+    for pin in kept.values():
+        groups[pin.decided_by, vehicles[pin.tracklet_id]].append(pin)
     for (person, vehicle_id), own in groups.items():
         rows = [_assignment(pin, vehicle_id) for pin in own]
         said_at = max(pin.decided_at for pin in own)
-        writer.correct(Reason.MOVE, rows, made_by=person, made_at=said_at, note="kept from an earlier run")
+        writer.correct(Reason.MOVE, rows, made_by=person, made_at=said_at, note=_NOTE)
     return len(vehicles)
 
 
-def _assignment(pin: Pin, vehicle_id: str) -> AssignmentRecord:
+def _assignment(pin: Pin, vehicle_id: str, reason: str = Reason.MOVE) -> AssignmentRecord:
     return AssignmentRecord(
         pin.tracklet_id,
         vehicle_id,
-        Reason.MOVE,
+        reason,
         is_provisional=False,
         score=None,
         margin=None,

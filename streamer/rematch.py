@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from reid.calibration import Calibration, load_calibration
 from storage.database import Database
+from storage.labels import said_pairs
 from storage.matcher_state import load_learned, load_regions
 from storage.records import CameraWatermark
 from storage.replay import (
@@ -214,10 +215,10 @@ class _Rebuilder:
 
     def keep_corrections(self) -> None:
         """Says again what people had said."""
-        pins = load_pins(self._source)
+        pins, said = load_pins(self._source), said_pairs(self._source)
         with self._target.transaction() as session:
             now = {one.tracklet_id: one.vehicle_id for one in memberships(session)}
-            self.rebuilt.kept = keep_corrections(pins, now, Writer(session))
+            self.rebuilt.kept = keep_corrections(pins, said, now, Writer(session))
 
     def _described(self, page: list[RecordedTracklet]) -> list[RecordedTracklet]:
         if self._looks is None:
