@@ -104,6 +104,8 @@ class _Desk:
                 .classes("w-full picture-drop")
             )
             uploader.add_slot("header", _CHOOSE)
+            # The guard lets nothing in whose sender it can't look up, or who has logged out meanwhile.
+            uploader.on("failed", self._not_sent, args=[])
             self._uploader = uploader
             self._fault = ui.column().classes("w-full")
         self._sent = ui.column().classes("w-full gap-2")
@@ -163,6 +165,10 @@ class _Desk:
         await self.ask()
         # Once more: before there were answers, the page was too short to go all the way.
         self._go_to_results()
+
+    def _not_sent(self) -> None:
+        self._uploader.reset()
+        self._refuse("The picture was not taken: the database does not answer, or your login has ended.")
 
     def _go_to_results(self) -> None:
         ui.run_javascript(_TO_RESULTS % self._results.id)
