@@ -16,9 +16,11 @@ from storage.errors import StorageError
 from streamer.config import ConfigError, SiteConfig, load_site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy.orm import Session
+
+    from storage.accounts import Account
 
 accounts_app = typer.Typer(
     no_args_is_help=True, help="Who may ask over the network. Beyond this machine nobody else is answered."
@@ -67,6 +69,7 @@ def change(
     config: Config,
     role: Annotated[Role, typer.Option(help="What they may do from now on.")],
     cameras: Cameras = None,
+    all_cameras: Annotated[bool, typer.Option("--all-cameras", help="Of a viewer who saw some only.")] = False,
     although_last: AlthoughLast = False,
 ) -> None:
     """Give an account another role, or other cameras. It holds from its next question on.
@@ -77,6 +80,8 @@ def change(
         from storage import accounts
 
         _check_cameras(site, cameras)
+        if role is Role.VIEWER and not cameras and not all_cameras:
+            _check_unlimited(name, accounts.accounts(session))
         accounts.change_account(session, name, role=role, cameras=cameras, although_last=although_last)
     sys.stdout.write(f"account {name}: {role}\n")
 
@@ -225,3 +230,9 @@ def _check_cameras(site: SiteConfig, cameras: list[str] | None) -> None:
     unknown = sorted(set(cameras or ()) - known)
     if unknown:
         raise StorageError(f"--camera: the site has no {', '.join(unknown)}")
+
+
+def _check_unlimited(name: str, known: Iterable[Account]) -> None:
+    """That a viewer who sees some cameras only doesn't come to see all because nobody thought of it."""
+    for cameras in (one.cameras for one in known if one.name == name and one.cameras is not None):
+        raise StorageError(f"account {name} sees {', '.join(cameras)} alone: give --camera again, or --all-cameras")

@@ -41,6 +41,12 @@ def test_an_account_is_made_listed_changed_and_removed(tmp_path: Path, database:
     assert "mira  operator  all cameras  since " in _run(tmp_path, "account", "list").stdout
     assert _run(tmp_path, "account", "change", "mira", "--role", "viewer", "--camera", "yard").exit_code == 0
     assert "mira  viewer  yard  since " in _run(tmp_path, "account", "list").stdout
+    limited = _run(tmp_path, "account", "change", "mira", "--role", "viewer")
+    assert (limited.exit_code, limited.stderr.count("\n")) == (2, 1)
+    assert "account mira sees yard alone" in limited.stderr
+    assert "mira  viewer  yard  since " in _run(tmp_path, "account", "list").stdout
+    assert _run(tmp_path, "account", "change", "mira", "--role", "viewer", "--all-cameras").exit_code == 0
+    assert "mira  viewer  all cameras  since " in _run(tmp_path, "account", "list").stdout
     assert _run(tmp_path, "account", "password", "mira", "--password-stdin", typed="another one\n").exit_code == 0
     assert log_in(database, "mira", PASSWORD, hours=1) is None
     assert log_in(database, "mira", "another one", hours=1) is not None
@@ -53,6 +59,8 @@ def test_an_account_is_made_listed_changed_and_removed(tmp_path: Path, database:
         noted = session.scalars(text("SELECT action FROM audit ORDER BY audit_id")).all()
     assert [action for action in noted if action.startswith("account") and "list" not in action] == [
         "account add",
+        "account change",
+        "account change?",
         "account change",
         "account password",
         "account remove?",
