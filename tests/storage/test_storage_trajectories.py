@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from storage.errors import VehicleNotFoundError
 from storage.records import CameraRecord
-from storage.trajectories import BoxRow, boxes, crops, trajectory, vehicles
+from storage.trajectories import BoxRow, boxes, crops, latest_vehicles, trajectory, vehicles
 from storage.writer import Writer
 from tests.storage.storage_builders import START, after, assignment, counted, embedding, path, store, tracklet
 
@@ -69,10 +69,23 @@ def test_a_summary_tells_the_whole_of_a_vehicle(three: Session) -> None:
         # v1 was at the gate, and was in view then, but at the bridge.
         ({"camera": "gate", "start": after(12), "end": after(13)}, []),
         ({"camera": "' OR 1=1 --"}, []),
+        ({"among": ["v3", "v1", "v9"]}, ["v1", "v3"]),
+        ({"among": []}, []),
+        ({"among": ["v3", "v2"], "visible": {"gate"}}, ["v3"]),
     ],
 )
 def test_the_question_chooses_the_vehicles(three: Session, question: dict[str, Any], answer: list[str]) -> None:
     assert [vehicle.vehicle_id for vehicle in vehicles(three, **question)] == answer
+
+
+@pytest.mark.parametrize(
+    "question",
+    [{}, {"camera": "gate"}, {"limit": 2}, {"visible": {"bridge"}}, {"start": after(12), "end": after(13)}],
+)
+def test_the_latest_are_named_in_the_order_in_which_they_are_listed(three: Session, question: dict[str, Any]) -> None:
+    listed = [vehicle.vehicle_id for vehicle in vehicles(three, newest_first=True, **question)]
+    assert latest_vehicles(three, **question) == listed
+    assert listed
 
 
 def test_a_vehicle_that_lost_its_tracklets_is_not_listed(three: Session) -> None:
