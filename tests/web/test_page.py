@@ -194,6 +194,11 @@ def test_a_doubt_is_decided_once_told_and_taken_back_by_a_key(page: Page, addres
     database = Database.open(site.database, must_exist=True)
     with database.snapshot() as session:
         done_before = len(corrections(session))
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog").get_by_text("g r: Review")).to_be_visible()
+    page.keyboard.press("c")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
     # Keys that decide are letters where somebody writes.
     page.get_by_label("Note, kept with").press_sequentially("scum <script>")
     confirm = page.get_by_role("button", name=re.compile(r"\(c\)"))
@@ -239,6 +244,9 @@ def test_two_vehicles_are_looked_at_and_merged_and_the_old_address_leads_on(
     expect(dialogue.get_by_text(re.compile(r"^Correction \d+: merge"))).to_be_visible()
     page.goto(f"{address}/vehicles/{other.vehicle_id}")
     expect(page.get_by_text(f"The stops of vehicle {other.vehicle_id[:8]} have been given to this one")).to_be_visible()
+    # It is somebody's word now, and no matter of probability.
+    expect(page.get_by_text("'s word.").first).to_be_visible()
+    expect(page.get_by_role("progressbar")).to_have_count(0)
     page.goto(f"{address}/review")
     page.get_by_role("button", name=re.compile(r"Undo correction \d+")).first.click()
     expect(page.get_by_text("is taken back")).to_be_visible()

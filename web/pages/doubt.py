@@ -111,7 +111,7 @@ def show_explanation(view: View, tracklet_id: str) -> None:
             lines = await answered(read)
         except StorageError as error:
             with place:
-                frame.failed(str(error))
+                frame.failed(frame.told(view, "explanation", error))
             return
         with place:
             for line in lines:

@@ -88,7 +88,7 @@ class _Bench:
     async def key(self, event: events.KeyEventArguments) -> None:
         """One key, one deed."""
         modifiers = event.modifiers
-        if not event.action.keydown or modifiers.ctrl or modifiers.alt or modifiers.meta:
+        if not event.action.keydown or modifiers.ctrl or modifiers.alt or modifiers.meta or self._is_covered():
             return
         name, before = str(event.key), self._key_before
         self._key_before = name
@@ -103,6 +103,10 @@ class _Bench:
             await self._undo_last()
         elif self._may_decide and name in _VERDICT_OF_KEY:
             await self._decide(_VERDICT_OF_KEY[name])
+
+    def _is_covered(self) -> bool:
+        """Whether a dialogue is open, such as the list of keys: nobody decides on what lies behind it."""
+        return any(isinstance(one, ui.dialog) and one.value for one in self._page.elements.values())
 
     def _noted(self) -> None:
         """A note belongs to the link that was shown when it was written."""
@@ -165,7 +169,7 @@ class _Bench:
         try:
             work = await answered(reviewing.work, self._view.services, self._view.caller)
         except StorageError as error:
-            self._tell(str(error), "negative")
+            self._tell(frame.told(self._view, "/review", error), "negative")
             return
         shown = _pair(self._links[0]) if self._links else None
         links = deque(link for link in work.links if _pair(link) not in self._deciding)

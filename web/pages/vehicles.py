@@ -65,7 +65,7 @@ class VehicleList(Element, component="../static/vehicle_list.js"):
             rows = await answered(listing.part, self._view.services, self._view.caller, self._listed, number)
         except StorageError as error:
             self.run_method("failed", number)
-            ui.notify(str(error), type="negative", close_button=True)
+            ui.notify(frame.told(self._view, "/vehicles", error), type="negative", close_button=True)
             return
         self.run_method("fill", number, rows)
 
