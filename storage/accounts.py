@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, insert, null, select, update
+from sqlalchemy import delete, func, insert, null, select, update
 
 from storage.errors import StorageError
 from storage.models import AccessTokenRow, AccountRow
@@ -150,8 +150,10 @@ def add_account(
     """
     if not _NAME.fullmatch(name):
         raise StorageError(f"account {name!r}: wanted 1 to 64 letters, digits and . _ @ -")
-    if password_hash(session, name) is not None:
-        raise StorageError(f"account {name}: there is one of that name")
+    # Small or large letters: people who read the audit would take both for one.
+    taken = session.scalar(select(AccountRow.name).where(func.lower(AccountRow.name) == name.lower()))
+    if taken is not None:
+        raise StorageError(f"account {name}: there is one of that name" + (f", {taken}" if taken != name else ""))
     chosen = _cameras_for(name, role, cameras)
     # A None of ours would be stored as JSON's null, which is not NULL.
     stored = null() if chosen is None else chosen

@@ -59,6 +59,8 @@ def test_a_name_is_given_once(database: Database) -> None:
         _add(session)
     with pytest.raises(StorageError, match="there is one"), database.transaction() as session:
         _add(session)
+    with pytest.raises(StorageError, match="one of that name, mira"), database.transaction() as session:
+        _add(session, "MIRA")
 
 
 def test_only_a_viewer_sees_some_cameras_only(database: Database) -> None:
