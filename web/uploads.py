@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from threading import BoundedSemaphore
@@ -21,6 +22,8 @@ MIN_SIDE = 8
 #: Larger pictures are shrunk to so many pixels each way: as a camera takes it, one would take 75 MB for as long as its
 #: page is open.
 MAX_SIDE = 3000
+#: A JPEG may go over its pixels again and again, 42 bytes each time: 8 MB of that would be decoded for an hour.
+MAX_SCANS = 100
 #: How long a picture waits for others to be decoded.
 BUSY_S = 20.0
 #: Pictures that are decoded at once: one of 25 million pixels takes some 600 MB meanwhile, and may come as 50 kB.
@@ -37,6 +40,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# What a JPEG's segments begin with, but for those that have no length.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 #: Whatever decoders say of a broken file: Pillow's raise all of these.
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, struct.error)
 
@@ -79,6 +84,8 @@ def _decoded(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
             # Text beside a damaged picture is nobody's concern.
             warnings.simplefilter("ignore", UserWarning)
             _check_size(_webp_size(data), max_pixels)
+            if data.startswith(b"\xff\xd8") and _scans(data) > MAX_SCANS:
+                raise UploadError(f"the picture has too many scans: at most {MAX_SCANS} are taken")
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 _check_size(picture.size, max_pixels)
                 if min(picture.size) < MIN_SIDE:
@@ -119,6 +126,19 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         both = int.from_bytes(data[21:25], "little")
         return (both & 0x3FFF) + 1, (both >> 14 & 0x3FFF) + 1
     return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+
+
+def _scans(data: bytes) -> int:
+    """How many times a JPEG goes over its pixels, as ITU-T T.81, annex B, has its segments."""
+    count, at = 0, 2
+    while (found := _MARKER.search(data, at)) is not None:
+        at = found.end()
+        kind = data[at - 1]
+        if kind == 0xD9:
+            break  # the end; what phones put behind it is no part of the picture
+        count += kind == 0xDA
+        at += int.from_bytes(data[at : at + 2], "big")
+    return count
 
 
 def _check_single(picture: Image.Image) -> None:

@@ -159,6 +159,17 @@ def test_a_webps_size_is_found_as_its_decoder_finds_it(options: dict[str, Any]) 
         read_picture(data, max_bytes=1 << 20, max_pixels=599)
 
 
+def test_a_jpeg_that_goes_over_its_pixels_again_and_again_is_refused() -> None:
+    whole = _file(RED_LEFT, "JPEG", progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    again = [whole[:-2] + last * number + whole[-2:] for number in (20, 101)]
+    assert read_picture(again[0], **LIMITS).shape == RED_LEFT.shape
+    with pytest.raises(UploadError, match="too many scans: at most 100"):
+        read_picture(again[1], **LIMITS)
+    # A film that a phone puts behind its picture is no part of it, whatever its bytes are.
+    assert read_picture(whole + last * 200, **LIMITS).shape == RED_LEFT.shape
+
+
 @pytest.mark.parametrize("side", [317, 12_000, 100_000])
 def test_every_size_beyond_the_limit_is_refused_in_the_same_words(side: int) -> None:
     with pytest.raises(UploadError, match="pixels: at most 100000 are taken"):
