@@ -135,13 +135,15 @@ class _Choice:
 
 
 def _sketch(view: View, one: VehicleSummary) -> None:
-    with ui.row().classes("w-full items-center gap-3 no-wrap"):
+    with ui.row().classes("w-full items-center gap-x-3 gap-y-1"):
         for band, image in sorted(one.crop_images.items()):
             thumbnail(view, image, alt=f"{one.vehicle_class}, {wording.band(band)}", size=72)
-        with ui.column().classes("gap-0 min-w-0"):
+        with ui.column().classes("gap-0 grow basis-56 min-w-0"):
             ui.link(f"{one.vehicle_class} {one.vehicle_id[:8]}", _address(one.vehicle_id), new_tab=True)
             ui.label(wording.span(one.first_seen, one.last_seen, view.services.zone)).classes("text-sm")
-            ui.label(f"{wording.stops(one.tracklets)}: {', '.join(one.cameras)}").classes("text-sm soft break-words")
+            ui.label(f"{wording.stops(one.tracklets)}: {', '.join(one.cameras)}").classes(
+                "text-sm soft break-words w-full"
+            )
 
 
 def _deed(view: View, label: str, icon: str, decide: Callable[..., Correction], vehicle_id: str, stop: Stop) -> None:
