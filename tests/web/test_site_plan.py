@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -57,12 +59,32 @@ def test_pixels_are_the_drawing_s_own_and_hidden_cameras_are_not_on_it() -> None
     assert "9 s" not in drawn
 
 
-@pytest.mark.parametrize("count", [0, 1, 5])
+@pytest.mark.parametrize("count", [0, 1, 5, 64])
 def test_cameras_without_a_place_stand_side_by_side_within_the_drawing(count: int) -> None:
     site = _site(*[None] * max(count, 1))
     plan = _plan(site, list(site.cameras[:count]))
     assert len(set(plan.places.values())) == count
     assert all(0 <= x <= plan.width and 0 <= y <= plan.height for x, y in plan.places.values())
+    assert all(math.dist(one, other) > 80 for one, other in combinations(plan.places.values(), 2)), "names have room"
+
+
+def test_marks_and_names_are_as_large_on_a_large_picture() -> None:
+    def shares(width: float) -> tuple[float, ...]:
+        root = ElementTree.fromstring(drawing(Plan(width, width / 2, {"cam0": (width / 2, width / 8)}), [], {}))
+        circle, text = root.find(".//circle"), root.find(".//text")
+        assert circle is not None
+        assert text is not None
+        unit = float((root.get("style") or "").removeprefix("--unit: "))
+        return unit / width, float(circle.get("r") or 0) / width, float(text.get("y") or 0) / width
+
+    assert shares(4000.0) == pytest.approx(shares(1000.0), rel=0.01)
+
+
+def test_cameras_are_drawn_without_a_picture_that_is_broken(tmp_path: Path) -> None:
+    site = _site({"x": 30, "y": 40}, image=str(tmp_path / "gone.png"))
+    with pytest.raises(StorageError):
+        _plan(site)
+    assert plan_of(site, site.cameras, is_bare=True).places == {"cam0": (30.0, 40.0)}
 
 
 def test_north_is_up_and_east_is_right() -> None:

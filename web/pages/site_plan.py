@@ -32,6 +32,10 @@ State = Literal["good", "idle", "bad"]
 _COLOURS: Mapping[State, str] = {"good": "#1b7f4b", "idle": "#5b6b84", "bad": "#b3261e"}
 #: Of a map without a picture, pixels; and what is left free at its edges.
 _WIDTH, _MARGIN = 1000.0, 90.0
+#: Cameras without a place stand so many beside each other.
+_ABREAST = 5
+#: As wide as a drawing is shown, more or less: text and marks are drawn for that, whatever the picture's own pixels.
+_SHOWN_WIDTH = 700.0
 _FLATTEST, _STEEPEST = 0.25, 0.7
 #: How far a way swings out, as a share of its length: there and back would lie on each other.
 _SWING = 0.12
@@ -80,11 +84,24 @@ def site_plan(view: View, *, way: Sequence[Halt] = (), states: Mapping[str, Stat
     """
     site = view.services.site
     cameras = [camera for camera in site.cameras if view.caller.sees(camera.id)]
-    return ui.html(drawing(plan_of(site, cameras), way, states or {}), sanitize=False).classes("plan-scroll")
+    with ui.column().classes("w-full gap-1") as shown:
+        try:
+            plan = plan_of(site, cameras)
+        except StorageError as error:
+            # Where the cameras are can be shown without.
+            plan = plan_of(site, cameras, is_bare=True)
+            ui.label(str(error)).classes("bad text-sm")
+        ui.html(drawing(plan, way, states or {}), sanitize=False).classes("plan-scroll")
+    return shown
 
 
-def plan_of(site: SiteConfig, cameras: Sequence[CameraConfig]) -> Plan:
+def plan_of(site: SiteConfig, cameras: Sequence[CameraConfig], *, is_bare: bool = False) -> Plan:
     """Where the cameras of the site lie.
+
+    Args:
+        site: The site file.
+        cameras: Those that are drawn.
+        is_bare: Without the site's picture or map.
 
     Raises:
         StorageError: The site's picture or map can't be read.
@@ -92,7 +109,7 @@ def plan_of(site: SiteConfig, cameras: Sequence[CameraConfig]) -> Plan:
     on_plan = {one.id: one.position for one in cameras if one.position is not None and one.position.x is not None}
     if on_plan:
         places = {name: (float(place.x or 0), float(place.y or 0)) for name, place in on_plan.items()}
-        image = site.web.plan.image
+        image = None if is_bare else site.web.plan.image
         if image is not None:
             return Plan(*picture_size(image), places, has_picture=True)
         far_x, far_y = (max(place[axis] for place in places.values()) for axis in (0, 1))
@@ -100,19 +117,26 @@ def plan_of(site: SiteConfig, cameras: Sequence[CameraConfig]) -> Plan:
     on_earth = {one.id: one.position for one in cameras if one.position is not None and one.position.lat is not None}
     if on_earth:
         where = {name: (float(place.lon or 0), float(place.lat or 0)) for name, place in on_earth.items()}
-        return _on_earth(where, site.web.plan.geojson)
-    step = (_WIDTH - 2 * _MARGIN) / max(len(cameras) - 1, 1)
+        return _on_earth(where, None if is_bare else site.web.plan.geojson)
+    columns = min(max(len(cameras), 1), _ABREAST)
+    step = (_WIDTH - 2 * _MARGIN) / max(columns - 1, 1)
+    rows = math.ceil(len(cameras) / columns)
     return Plan(
         _WIDTH,
-        2 * _MARGIN,
-        {one.id: (_MARGIN + step * index, _MARGIN) for index, one in enumerate(cameras)},
+        _MARGIN * (max(rows, 1) + 1),
+        {
+            one.id: (_MARGIN + step * (index % columns), _MARGIN * (1 + index // columns))
+            for index, one in enumerate(cameras)
+        },
     )
 
 
 def drawing(plan: Plan, way: Sequence[Halt], states: Mapping[str, State]) -> str:
     """The SVG of a plan; every text in it is escaped."""
+    unit = plan.width / _SHOWN_WIDTH
     parts = [
-        f'<svg class="plan" viewBox="0 0 {plan.width:.0f} {plan.height:.0f}" role="group" aria-label="Site plan">'
+        f'<svg class="plan" viewBox="0 0 {plan.width:.0f} {plan.height:.0f}" style="--unit: {unit:.3f}" '
+        'role="group" aria-label="Site plan">'
         '<defs><marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="5" markerHeight="5" '
         'orient="auto-start-reverse"><path d="M0 0 10 5 0 10z" fill="#d1382c"/></marker></defs>'
     ]
@@ -122,14 +146,14 @@ def drawing(plan: Plan, way: Sequence[Halt], states: Mapping[str, State]) -> str
         parts.append(f'<rect width="{plan.width:.0f}" height="{plan.height:.0f}" fill="#eef1f5"/>')
     for line in plan.lines:
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
-        parts.append(f'<polyline points="{points}" fill="none" stroke="#a9b4c4" stroke-width="2"/>')
-    parts += _arrows(plan, way)
-    parts += _markers(plan, states)
+        parts.append(f'<polyline points="{points}" fill="none" stroke="#a9b4c4" stroke-width="{2 * unit:.1f}"/>')
+    parts += _arrows(plan, way, unit)
+    parts += _markers(plan, states, unit)
     parts.append("</svg>")
     return "".join(parts)
 
 
-def _arrows(plan: Plan, way: Sequence[Halt]) -> Iterator[str]:
+def _arrows(plan: Plan, way: Sequence[Halt], unit: float) -> Iterator[str]:
     placed = [halt for halt in way if halt.camera in plan.places]
     for left, reached in pairwise(placed):
         (x1, y1), (x2, y2) = plan.places[left.camera], plan.places[reached.camera]
@@ -142,7 +166,7 @@ def _arrows(plan: Plan, way: Sequence[Halt]) -> Iterator[str]:
             (x1 + x2) / 2 + across[0] * length * _SWING * 2,
             (y1 + y2) / 2 + across[1] * length * _SWING * 2,
         )
-        end = (x2 - along[0] * 13, y2 - along[1] * 13)
+        end = (x2 - along[0] * 12 * unit, y2 - along[1] * 12 * unit)
         yield (
             f'<path class="way" marker-end="url(#arrow)" '
             f'd="M{x1:.1f} {y1:.1f} Q{bend[0]:.1f} {bend[1]:.1f} {end[0]:.1f} {end[1]:.1f}"/>'
@@ -152,16 +176,17 @@ def _arrows(plan: Plan, way: Sequence[Halt]) -> Iterator[str]:
             yield f'<text x="{label_x:.1f}" y="{label_y:.1f}" text-anchor="middle">{escape(reached.label)}</text>'
 
 
-def _markers(plan: Plan, states: Mapping[str, State]) -> Iterator[str]:
+def _markers(plan: Plan, states: Mapping[str, State], unit: float) -> Iterator[str]:
     for name, (x, y) in plan.places.items():
         state: State = states.get(name, "idle")
         # Above the upper half's cameras there is room, below the lower half's.
-        text_y = y - 14 if y < plan.height / 2 and y > 24 else y + 24
-        anchor = "start" if x < 60 else "end" if x > plan.width - 60 else "middle"
+        text_y = y - 12 * unit if 20 * unit < y < plan.height / 2 else y + 20 * unit
+        edge = 50 * unit
+        anchor = "start" if x < edge else "end" if x > plan.width - edge else "middle"
         address = f"/vehicles?camera={quote(name, safe='')}"
         yield (
             f'<a class="camera" href="{escape(address)}" aria-label="Vehicles at {escape(name)}">'
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8" fill="{_COLOURS[state]}"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{7 * unit:.1f}" fill="{_COLOURS[state]}"/>'
             f'<text x="{x:.1f}" y="{text_y:.1f}" text-anchor="{anchor}">{escape(name)}</text></a>'
         )
 
