@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 HOURS = {1: "1 hour", 6: "6 hours", 24: "24 hours", 48: "48 hours"}
 #: More lines than this in one chart can't be told apart.
 _MAX_LINES = 24
-#: Of the charts, to be read on light and on dark ground: charts know no variables of a style sheet.
-_INK = "#7c8aa2"
+#: Lines, seen on light and on dark ground. What is written is coloured by the style sheet, which knows which it is.
 _COLOURS = ["#3f86e0", "#d97f00", "#2a9d66", "#c05ab0", "#d4554a", "#8473d8", "#2f9fb0", "#98873a"]
 _MATCHER = "matcher"
 #: Samples come every minute.
@@ -168,21 +167,20 @@ def _chart(view: View, title: str, lines: dict[str, Line], *, is_fine: bool = Fa
         "animation": False,
         "color": _COLOURS,
         "grid": {"left": 48, "right": 16, "top": 16, "bottom": 56},
-        "tooltip": {"trigger": "axis", "renderMode": "richText"},
-        "legend": {"type": "scroll", "bottom": 0, "textStyle": {"color": _INK}, "pageTextStyle": {"color": _INK}},
-        "xAxis": {"type": "time", "axisLabel": {"color": _INK, "hideOverlap": True}},
+        "tooltip": {"trigger": "axis", "renderMode": "richText", "backgroundColor": "var(--surface)"},
+        "legend": {"type": "scroll", "bottom": 0},
+        "xAxis": {"type": "time", "axisLabel": {"hideOverlap": True}},
         "yAxis": {
             "type": "value",
             "minInterval": 0 if is_fine else 1,
-            "axisLabel": {"color": _INK},
-            "splitLine": {"lineStyle": {"color": _INK, "opacity": 0.25}},
+            "splitLine": {"lineStyle": {"color": "var(--line)"}},
         },
         "series": series,
     }
     with ui.element("section").classes("panel min-w-0"):
         ui.label(title).props('role="heading" aria-level="3"').classes("text-sm soft")
         if any(line["data"] for line in series):
-            ui.echart(options).classes("w-full").style("height: 220px")
+            ui.echart(options, renderer="svg").classes("chart w-full").style("height: 220px")
         else:
             ui.label("Not enough was noted yet.").classes("soft py-8")
 
