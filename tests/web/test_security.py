@@ -290,6 +290,7 @@ def test_a_viewer_of_one_camera_reads_of_no_other_in_any_view(tmp_path: Path) ->
             page.goto(address + view)
             page.wait_for_load_state("networkidle")
             page.locator("main#main").wait_for()
+            page.get_by_label("searching").wait_for(state="detached")
             shown = page.locator("body").inner_html()
             assert "/login" not in page.url
             assert not re.search(rf"\bgate\b|\b{name_of(other)}\b", shown), view

@@ -24,6 +24,7 @@ from web.searching import WHOLE, KnownStop, Part, Sent
 from web.uploads import UploadError
 
 BANDS = {Modality.VISIBLE: "visible", Modality.NEAR_INFRARED: "near infrared", Modality.THERMAL: "thermal"}
+_BAND_NAMES = {band.value: name for band, name in BANDS.items()}
 ANY = "any"
 #: What is said while a search goes on: reading the vectors of a million looks takes some 20 s, once.
 SEARCHING = "Searching. The first search after a start takes longer: it reads the model and all looks."
@@ -62,7 +63,8 @@ async def search(view: View, tracklet: str = "") -> None:
         with ui.column().classes("w-full gap-2"):
             desk.build_results()
     if stop is not None:
-        await desk.ask()
+        # Once the page is there, which would otherwise be sent with its answers, after 20 s perhaps.
+        ui.timer(0, desk.begin, once=True)
 
 
 @dataclass
@@ -126,7 +128,7 @@ class _Desk:
         cameras = [one.id for one in self._view.services.site.cameras if self._view.caller.sees(one.id)]
         with ui.column().classes("w-full gap-2"):
             ui.label("Among looks").classes("text-subtitle2")
-            self._band = ui.select({ANY: "in any band", **_named_bands()}, value=ANY, label="Band").classes("w-full")
+            self._band = ui.select({ANY: "in any band", **_BAND_NAMES}, value=ANY, label="Band").classes("w-full")
             self._camera = ui.select({ANY: "at any camera", **{one: one for one in cameras}}, value=ANY, label="Camera")
             self._camera.classes("w-full")
             self._class = ui.input("Class", placeholder="any, or car, truck, bus …").classes("w-full")
@@ -144,6 +146,9 @@ class _Desk:
             for line in MEANING:
                 ui.label(line).classes("text-sm pb-2")
         self._results = ui.column().classes("w-full gap-2 scroll-mt-20").props('aria-live="polite"')
+        if self._stop is not None:
+            self._show_busy()
+            return
         with self._results:
             frame.empty("Give a picture of one vehicle: who looks like it is listed here, the likest first.", "search")
 
@@ -161,10 +166,7 @@ class _Desk:
         self._fault.clear()
         self._query = _Query(sent.image, WHOLE, sent.band)
         self._show_sent(sent)
-        self._go_to_results()
-        await self.ask()
-        # Once more: before there were answers, the page was too short to go all the way.
-        self._go_to_results()
+        await self.begin()
 
     def _not_sent(self) -> None:
         self._uploader.reset()
@@ -196,7 +198,7 @@ class _Desk:
             for edges in (self._across, self._down):
                 edges.on("change", self._edged)
             ui.label("Which band was it taken in?").classes("text-subtitle2")
-            ui.radio(_named_bands(), value=sent.band.value, on_change=self._choose_band).props("dense")
+            ui.radio(_BAND_NAMES, value=sent.band.value, on_change=self._choose_band).props("dense")
             self._band_words = ui.label(_band_words(sent.band, sent.band)).classes("text-sm").props('role="status"')
             self._guess = sent.band
 
@@ -270,16 +272,26 @@ class _Desk:
         except ValueError as error:
             raise StorageError(f"{name}: {field.value!r} is no date and time") from error
 
+    async def begin(self) -> None:
+        """Searches, and leads whoever has a small screen to what was found."""
+        self._go_to_results()
+        await self.ask()
+        # Once more: before there were answers, the page was too short to go all the way.
+        self._go_to_results()
+
     async def ask(self) -> None:
         """Searches, and shows what was found; what is chosen meanwhile is searched next."""
         if self._query.image is None and self._stop is None:
             self._refuse("give a picture first")
             return
+        self._show_busy()
+        await self._question.ask()
+
+    def _show_busy(self) -> None:
         self._results.clear()
         with self._results:
             ui.spinner(size="lg").classes("self-center").props('aria-label="searching"')
             ui.label(SEARCHING).classes("self-center text-sm")
-        await self._question.ask()
 
     async def _search(self) -> None:
         fault, found = "", list[Likeness]()
@@ -312,10 +324,6 @@ class _Desk:
         ui.label(f"{len(found)} vehicles, the likest first").classes("text-subtitle2")
         for place, one in enumerate(found, 1):
             show_likeness(self._view, one, place, merge_with=own)
-
-
-def _named_bands() -> dict[str, str]:
-    return {band.value: name for band, name in BANDS.items()}
 
 
 def _edges(name: str) -> ui.range:
