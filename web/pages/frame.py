@@ -199,7 +199,10 @@ def _switch(dark: ui.dark_mode) -> None:
 
 def _remember(dark: ui.dark_mode) -> None:
     async def recall() -> None:
-        kept = await ui.run_javascript(_READ_DARK, timeout=5.0)
+        try:
+            kept = await ui.run_javascript(_READ_DARK, timeout=5.0)
+        except TimeoutError:
+            return  # the page was left meanwhile
         if kept in ("true", "false"):
             dark.value = kept == "true"
 
