@@ -72,7 +72,7 @@ def cut(source: Path, path: PathPoints, *, start: datetime | None, longest_s: fl
     import av
 
     try:
-        with av.open(str(source)) as container:
+        with av.open(str(source), timeout=CUT_TIMEOUT_S) as container:
             return _film(_shots(container, path, start, longest_s))
     except (av.FFmpegError, OSError, ValueError) as error:
         # Without the library's own words, which name the file's place.
