@@ -16,12 +16,13 @@ class SignedLinks:
     """Signs paths with a key that ends with this program.
 
     Args:
-        lifetime_s: How long an address is good for, in seconds.
+        lifetime_s: How long an address is good for at most, in seconds, and half of that at least: for so long, a
+            picture keeps its address, and browsers need not fetch it again with each view.
     """
 
     def __init__(self, lifetime_s: float) -> None:
         self._key = secrets.token_bytes(32)
-        self._lifetime_s = lifetime_s
+        self._step_s = lifetime_s / 2
 
     def picture(self, relative: str) -> str:
         """Where a crop or a context picture is found, of its path below the crop store."""
@@ -45,7 +46,7 @@ class SignedLinks:
         return hmac.compare_digest(self._signature(path, expires), signature) and time.time() < int(expires)
 
     def _signed(self, path: str) -> str:
-        expires = str(int(time.time() + self._lifetime_s))
+        expires = str(int((time.time() // self._step_s + 2) * self._step_s))
         return f"{path}?expires={expires}&signature={self._signature(path, expires)}"
 
     def _signature(self, path: str, expires: str) -> str:

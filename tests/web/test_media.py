@@ -42,7 +42,9 @@ def test_an_address_that_was_given_out_shows_its_picture_without_a_login(ask: As
     answer = ask("GET", ask.services.links.picture("gate/2026 01/a+b%é.jpg"))
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
     assert answer.content == _jpeg()
-    assert re.fullmatch(r"private, max-age=5\d\d", answer.headers["cache-control"])
+    kept_s = re.fullmatch(r"private, max-age=(\d+)", answer.headers["cache-control"])
+    assert kept_s is not None
+    assert 290 <= int(kept_s.group(1)) <= 600
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
 
 
@@ -53,9 +55,25 @@ def test_a_picture_is_asked_about_without_being_sent(ask: Asker) -> None:
 
 def test_a_picture_is_kept_no_longer_than_its_address_is_good(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     address = ask.services.links.picture("gate/2026 01/a+b%é.jpg")
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 595)
-    assert ask("GET", address).headers["cache-control"] in ("private, max-age=3", "private, max-age=4")
+    expires = int(address.partition("expires=")[2].partition("&")[0])
+    monkeypatch.setattr(time, "time", lambda: expires - 4.5)
+    assert ask("GET", address).headers["cache-control"] == "private, max-age=4"
+
+
+def test_a_picture_keeps_its_address_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = SignedLinks(600)
+
+    def address(now: float) -> str:
+        monkeypatch.setattr(time, "time", lambda: now)
+        return links.picture("gate/a.jpg")
+
+    assert address(3000.0) == address(3299.0)
+    assert address(3299.0) != address(3300.0)
+    for now in (3000.0, 3299.0):
+        path, _, query = address(now).partition("?expires=")
+        expires, _, signature = query.partition("&signature=")
+        assert 300 < int(expires) - now <= 600
+        assert links.is_good(path, expires, signature)
 
 
 @pytest.mark.parametrize(
