@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from storage.trajectories import Stop
     from web.pages.frame import View
 
-_WIDTH, _LEFT, _LANE, _TOP = 640.0, 150.0, 34.0, 24.0
+_WIDTH, _LEFT, _LANE, _TOP = 440.0, 112.0, 30.0, 24.0
 #: A stay of a moment is still seen.
 _THINNEST = 4.0
 _TICKS = 4
 #: Of a name in the margin so many letters are shown; the bar's title has the rest.
-_LETTERS = 18
+_LETTERS = 15
 
 
 def time_line(view: View, stops: Sequence[Stop], left_out: int = 0) -> ui.element:
