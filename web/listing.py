@@ -11,7 +11,6 @@ from reid.modality import Modality
 from storage.errors import StorageError
 from storage.trajectories import VehicleSummary, count_vehicles, latest_vehicles, vehicles
 from web import wording
-from web.logins import still
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -127,14 +126,13 @@ def newer(services: Services, caller: Caller, listed: Listed) -> int:
     Raises:
         EndedError: The caller's login has ended, or their rights have changed.
     """
-    still(services.database, caller)
     filters = listed.filters
     if listed.seen_at is not None:
         start = listed.seen_at + timedelta(microseconds=1)
         filters = replace(filters, start=start if filters.start is None else max(start, filters.start))
-    if filters.start is not None and filters.end is not None and filters.start >= filters.end:
-        return 0
-    with services.database.snapshot() as session:
+    with services.following(caller) as session:
+        if filters.start is not None and filters.end is not None and filters.start >= filters.end:
+            return 0
         return count_vehicles(session, **filters.as_arguments, visible=caller.cameras)
 
 

@@ -14,30 +14,24 @@ from web.pages.frame import View, told
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from storage.database import Session
-
 _T = TypeVar("_T")
 
 
-def follow(view: View, read: Callable[[Session], _T], show: Callable[[_T], None], *, every_s: float) -> None:
+def follow(view: View, ask: Callable[[], _T], show: Callable[[_T], None], *, every_s: float) -> None:
     """Asks again and again, and says where that fails that what is shown is not up to date.
 
     Args:
-        view: What is open; whoever looks was noted when they opened it.
-        read: Asks, in a thread.
+        view: What is open.
+        ask: Run in a thread; by `Services.following`, since whoever looks was noted when they opened the view.
         show: Draws what was found. Nothing that has not changed should be drawn anew: whoever reads by keyboard would
             lose their place.
         every_s: How often.
     """
     trouble = ui.label().classes("bad").props('role="status"')
 
-    def again() -> _T:
-        with view.services.following(view.caller) as session:
-            return read(session)
-
     async def refresh() -> None:
         try:
-            found = await answered(again)
+            found = await answered(ask)
         except StorageError as error:
             trouble.text = f"Not up to date: {told(view, 'an open view', error)}"
             if isinstance(error, EndedError):

@@ -77,6 +77,10 @@ async def health(view: View, hours: int = 6) -> None:
         with view.services.asking(view.caller, "health", hours=hours) as session:
             return read(session)
 
+    def again() -> _Known:
+        with view.services.following(view.caller) as session:
+            return read(session)
+
     known = await answered(first)
 
     @ui.refreshable
@@ -103,7 +107,7 @@ async def health(view: View, hours: int = 6) -> None:
         attention.refresh(newer)
         course.refresh(newer)
 
-    follow(view, read, show, every_s=REFRESH_S)
+    follow(view, again, show, every_s=REFRESH_S)
 
 
 def _attention(view: View, known: _Known) -> None:

@@ -51,6 +51,10 @@ async def live(view: View) -> None:
         with view.services.asking(view.caller, "live") as session:
             return _read(session, view)
 
+    def again() -> _Now:
+        with view.services.following(view.caller) as session:
+            return _read(session, view)
+
     shown = await answered(first)
     figures: dict[str, ui.label] = {}
 
@@ -80,7 +84,7 @@ async def live(view: View) -> None:
             figures[one.camera].text = figures_of(one, now.at, view.services.zone)
         shown = now
 
-    follow(view, lambda session: _read(session, view), show, every_s=REFRESH_S)
+    follow(view, again, show, every_s=REFRESH_S)
 
 
 def state_of(status: CameraStatus, now: datetime) -> State:

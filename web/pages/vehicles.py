@@ -10,11 +10,12 @@ from nicegui import events, ui
 from nicegui.element import Element
 
 from reid.modality import Modality
-from storage.errors import StorageError, TransientStorageError
+from storage.errors import StorageError
 from web import listing, wording
 from web.listing import MAX_ROWS, PART, Filters, Listed, filters_of
 from web.pages import frame
 from web.pages.blocking import answered
+from web.pages.following import follow
 from web.pages.frame import View, page
 
 #: How often it is asked whether there are newer ones.
@@ -122,19 +123,11 @@ def _newer(view: View, listed: Listed) -> None:
     show = ui.button("", icon="refresh", on_click=lambda: ui.run_javascript(_FROM_THE_TOP)).props("flat dense no-caps")
     show.set_visibility(False)
 
-    async def look() -> None:
-        try:
-            count = await answered(listing.newer, view.services, view.caller, listed)
-        except TransientStorageError:
-            return  # asked again soon
-        except StorageError as error:
-            timer.cancel()
-            ui.notify(str(error), type="negative", close_button=True)
-            return
+    def told(count: int) -> None:
         show.text = f"{count:,} seen since: show"
         show.set_visibility(count > 0)
 
-    timer = ui.timer(REFRESH_S, look, immediate=False)
+    follow(view, lambda: listing.newer(view.services, view.caller, listed), told, every_s=REFRESH_S)
 
 
 def _nobody(filters: Filters) -> None:
