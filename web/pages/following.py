@@ -12,12 +12,14 @@ from web.pages.blocking import answered
 from web.pages.frame import View, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 _T = TypeVar("_T")
 
 
-def follow(view: View, ask: Callable[[], _T], show: Callable[[_T], None], *, every_s: float) -> None:
+def follow(
+    view: View, ask: Callable[[], _T], show: Callable[[_T], None], *, every_s: float
+) -> Callable[[], Awaitable[None]]:
     """Asks again and again, and says where that fails that what is shown is not up to date.
 
     Args:
@@ -26,6 +28,9 @@ def follow(view: View, ask: Callable[[], _T], show: Callable[[_T], None], *, eve
         show: Draws what was found. Nothing that has not changed should be drawn anew: whoever reads by keyboard would
             lose their place.
         every_s: How often.
+
+    Returns:
+        Asks at once.
     """
     trouble = ui.label().classes("bad").props('role="status"')
 
@@ -41,3 +46,4 @@ def follow(view: View, ask: Callable[[], _T], show: Callable[[_T], None], *, eve
         show(found)
 
     timer = ui.timer(every_s, refresh, immediate=False)
+    return refresh

@@ -12,6 +12,7 @@ from storage.accounts import Role
 from storage.errors import StorageError
 from web.pages import frame
 from web.pages.blocking import answered
+from web.pages.following import follow
 from web.pages.frame import View, page
 from web.watch_desk import Listed, end, followed, opened, start
 
@@ -34,7 +35,6 @@ async def watch(view: View, vehicle: str = "") -> None:
     if view.caller.may(Role.OPERATOR):
         desk.build_form(vehicle)
     desk.build_lists(known)
-    ui.timer(PERIOD_S, desk.refresh, immediate=False)
 
 
 def told_to(site: SiteConfig) -> str:
@@ -87,16 +87,8 @@ class _Desk:
                 ui.label("Returns").classes("text-h6").props('role="heading" aria-level="2"')
                 self._returns = ui.column().classes("w-full gap-2").props('aria-live="polite"')
         self._show(known)
-
-    async def refresh(self) -> None:
-        """Shows what has changed; what can't be read now is shown as it was."""
-        try:
-            self._show(await answered(followed, self._view.services, self._view.caller))
-        except StorageError as error:
-            self._returns.clear()
-            self._shown = None
-            with self._returns:
-                frame.failed(f"The lists can't be read now: {error}")
+        view = self._view
+        self._refresh = follow(view, lambda: followed(view.services, view.caller), self._show, every_s=PERIOD_S)
 
     async def _start(self) -> None:
         vehicle = (self._vehicle.value or "").strip()
@@ -113,7 +105,7 @@ class _Desk:
         self._tell("")
         self._vehicle.value = self._note.value = ""
         ui.notify(f"Vehicle {made.vehicle_id[:8]} is watched.", type="positive", position="bottom-right")
-        await self.refresh()
+        await self._refresh()
 
     async def _end(self, watch_id: int) -> None:
         view = self._view
@@ -121,7 +113,7 @@ class _Desk:
             await answered(end, view.services, view.caller, watch_id, datetime.now(UTC))
         except StorageError as error:
             ui.notify(str(error), type="negative", position="bottom-right", close_button=True)
-        await self.refresh()
+        await self._refresh()
 
     def _tell(self, fault: str) -> None:
         self._fault.text = fault
