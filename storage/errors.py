@@ -22,6 +22,10 @@ class OffsetConflictError(StorageError):
     """Another consumer has advanced the offset: roll back and give the partition up."""
 
 
+class QuestionError(StorageError):
+    """A question that can't be asked: a time without its zone, a window that ends before it begins."""
+
+
 class VehicleNotFoundError(StorageError):
     """No vehicle of that id, or more than one whose id begins so."""
 

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from storage.errors import (
     CorrectionError,
     CorrectionNotFoundError,
+    QuestionError,
     StorageError,
     TrackletNotFoundError,
     TransientStorageError,
@@ -104,6 +105,8 @@ def _place(location: tuple[str | int, ...]) -> str:
 async def _storage(_request: Request, error: StorageError) -> JSONResponse:
     if isinstance(error, VehicleNotFoundError | TrackletNotFoundError | CorrectionNotFoundError | WatchNotFoundError):
         return problem(404, str(error))
+    if isinstance(error, QuestionError):
+        return problem(422, str(error))
     if isinstance(error, EndedError):
         return problem(401, str(error), {"WWW-Authenticate": "Bearer"})
     if isinstance(error, CorrectionError | WatchError):
