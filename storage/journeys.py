@@ -19,6 +19,7 @@ from sqlalchemy.orm import aliased
 from storage.answers import Companion, Count, DwellTime, JourneyTime, Passage, link_probability
 from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, EmbeddingRow, TrackletRow, VehicleRow
+from storage.question_limits import check_seconds, check_window
 from storage.windows import at_visible, in_window
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _BATCH = 4096
 # By how much more than wanted is asked for where SQLite computes with times, which it does to a millisecond.
 _SLACK_S = 1.0
+# The shortest interval that is counted by: times are stored to the microsecond.
+_SHORTEST_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,9 @@ class _Filter:
     end: datetime | None
     vehicle_class: str | None
     visible: Collection[str] | None
+
+    def __post_init__(self) -> None:
+        check_window(self.start, self.end)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -79,7 +85,11 @@ def passages(  # noqa: PLR0913 - a filter each
         vehicle_class: Only vehicles of this class.
         limit: At most so many.
         visible: The only cameras that there are for whoever asks; None: all.
+
+    Raises:
+        QuestionError: The window ends before it begins, or a time has no zone, or `within_s` is no number of seconds.
     """
+    check_seconds("within_s", within_s)
     stays = _stays(session, _Filter(start, end, vehicle_class, visible), cameras=(first, then), left=first)
     rows = session.execute(
         select(stays)
@@ -123,7 +133,9 @@ def companions(
 
     Raises:
         VehicleNotFoundError: No such vehicle, or several.
+        QuestionError: `within_s` is no number of seconds.
     """
+    check_seconds("within_s", within_s)
     vehicle = find_vehicle(session, vehicle_id, visible=visible)
     # Of each other vehicle its nearest arrival to each of the own ones.
     met: dict[tuple[str, str], dict[str, _Meeting]] = {}
@@ -157,7 +169,11 @@ def dwell_times(
         start: Only stays that ended at this moment or later.
         end: Only stays that began before this moment.
         visible: The only cameras that there are for whoever asks; None: all.
+
+    Raises:
+        QuestionError: The window ends before it begins, or a time has no zone.
     """
+    check_window(start, end)
     columns = (TrackletRow.tracklet_id, TrackletRow.camera, TrackletRow.started_at, TrackletRow.ended_at)
     seen = in_window(session, *columns, start=start, end=end, camera=camera).subquery()
     statement = (
@@ -195,6 +211,9 @@ def journey_times(
         end: Only those that began before this moment.
         vehicle_class: Only vehicles of this class.
         visible: The only cameras that there are for whoever asks; None: all.
+
+    Raises:
+        QuestionError: The window ends before it begins, or a time has no zone.
     """
     stays = _stays(session, _Filter(start, end, vehicle_class, visible))
     rows = session.execute(
@@ -234,7 +253,12 @@ def counts(  # noqa: PLR0913 - a filter each
         start: Only what came into view at this moment or later.
         end: Only what came before this moment.
         visible: The only cameras that there are for whoever asks; None: all.
+
+    Raises:
+        QuestionError: The window ends before it begins, or a time has no zone, or `every_s` is no number of seconds.
     """
+    check_window(start, end)
+    check_seconds("every_s", every_s, least=_SHORTEST_S)
     interval: ColumnElement[Any] = _epoch_s(session, TrackletRow.started_at) / every_s
     # SQLite may have been built without floor; times before 1970 don't occur.
     interval = cast(interval, Integer) if _is_sqlite(session) else func.floor(interval)

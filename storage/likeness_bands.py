@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from storage.question_limits import check_window
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
@@ -45,6 +47,9 @@ class LikenessFilter:
     vehicle_class: str | None = None
     modality: str | None = None
     visible: Collection[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_window(self.start, self.end)
 
 
 class Scale(Protocol):

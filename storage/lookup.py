@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import exists, or_, select
 
-from storage.errors import TrackletNotFoundError, VehicleNotFoundError
-from storage.models import AssignmentRow, TrackletRow, VehicleRow
+from storage.errors import QuestionError, TrackletNotFoundError, VehicleNotFoundError
+from storage.models import AssignmentRow, CameraRow, TrackletRow, VehicleRow
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -42,6 +42,18 @@ def find_vehicle(session: Session, vehicle_id: str, *, visible: Collection[str] 
         examples = ", ".join(row.vehicle_id for row in found)
         raise VehicleNotFoundError(f"vehicle {vehicle_id}: more than one begins so: {examples}; give more of the id")
     return found[0]
+
+
+def check_cameras(session: Session, *cameras: str | None) -> None:
+    """Checks names of cameras: of the site as it is, or of what was ever seen. None names none.
+
+    Raises:
+        QuestionError: There is no such camera.
+    """
+    for camera in cameras:
+        is_known = or_(exists().where(CameraRow.camera == camera), exists().where(TrackletRow.camera == camera))
+        if camera is not None and not session.scalar(select(is_known)):
+            raise QuestionError(f"camera {camera}: not known")
 
 
 def find_tracklet(session: Session, tracklet_id: str, *, visible: Collection[str] | None = None) -> TrackletRow:

@@ -10,12 +10,16 @@ from urllib.parse import quote
 import typer
 
 from storage.errors import StorageError
+from storage.question_limits import MAX_S
 from storage.report import Format, Report, show, trajectory_report, vehicles_report
 from storage.terminal import DatabaseUrl, OutputFormat, Person, moment, reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: More are asked for by leaving the limit out.
+MAX_ROWS = 1_000_000_000
+MAX_CAMERAS = 1000
 #: Where `python -m web` answers unless told.
 PAGE = "http://127.0.0.1:8080"
 
@@ -25,9 +29,9 @@ Start = Annotated[
 End = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only what was before this time.")]
 Class = Annotated[str | None, typer.Option("--class", metavar="CLASS", help="Only vehicles of this class.")]
 Camera = Annotated[str | None, typer.Option(help="Only this camera.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.")]
+Limit = Annotated[int | None, typer.Option(min=1, max=MAX_ROWS, help="At most so many.")]
 Modality = Annotated[str | None, typer.Option(help="Only with a look in this band: visible, thermal, near_infrared...")]
-Within = Annotated[float, typer.Option(min=0, max=86400, metavar="SECONDS", help="At most so many seconds apart.")]
+Within = Annotated[float, typer.Option(min=0, max=MAX_S, metavar="SECONDS", help="At most so many seconds apart.")]
 Opened = Annotated[bool, typer.Option("--open", help="Open it in the browser too; `python -m web` must be running.")]
 Page = Annotated[str, typer.Option("--page", metavar="URL", help="Where that page is.")]
 
@@ -38,7 +42,9 @@ _NAMES = {"vehicle_id": "vehicle", "vehicle_class": "class", "tracklet_id": "tra
 def vehicles(  # noqa: PLR0913 - a parameter for each option
     database: DatabaseUrl,
     camera: Annotated[str | None, typer.Option(help="Only vehicles that this camera saw.")] = None,
-    min_cameras: Annotated[int, typer.Option(min=1, help="Only vehicles that this many cameras saw.")] = 1,
+    min_cameras: Annotated[
+        int, typer.Option(min=1, max=MAX_CAMERAS, help="Only vehicles that this many cameras saw.")
+    ] = 1,
     start: Annotated[
         str | None, typer.Option("--from", metavar="TIME", help="Only vehicles in view at this time or later.")
     ] = None,
@@ -63,8 +69,10 @@ def vehicles(  # noqa: PLR0913 - a parameter for each option
     asked: dict[str, Any] = {"camera": camera, "start": start, "end": end, "min_cameras": min_cameras}
     asked |= {"vehicle_class": vehicle_class, "modality": modality, "limit": limit}
     with reading(database, "vehicles", by, newest_first=newest or None, **asked) as session:
+        from storage.lookup import check_cameras
         from storage.trajectories import vehicles as find
 
+        check_cameras(session, camera)
         asked |= {"start": moment("--from", start), "end": moment("--to", end)}
         show(vehicles_report(find(session, newest_first=newest, **asked)), output)
         if opened:
@@ -96,7 +104,9 @@ def passed(  # noqa: PLR0913 - a parameter for each option
     first: Annotated[str, typer.Argument(metavar="CAMERA", help="The camera that it left.")],
     then: Annotated[str, typer.Argument(metavar="CAMERA", help="The one where it came into view afterwards.")],
     database: DatabaseUrl,
-    within: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="At most so many from one to the other.")],
+    within: Annotated[
+        float, typer.Option(min=0, max=MAX_S, metavar="SECONDS", help="At most so many from one to the other.")
+    ],
     start: Start = None,
     end: End = None,
     vehicle_class: Class = None,
@@ -113,8 +123,10 @@ def passed(  # noqa: PLR0913 - a parameter for each option
     asked: dict[str, Any] = {"within_s": within, "start": start, "end": end}
     asked |= {"vehicle_class": vehicle_class, "limit": limit}
     with reading(database, "passed", by, first=first, then=then, **asked) as session:
+        from storage.lookup import check_cameras
         from storage.trajectories import Passage, passages
 
+        check_cameras(session, first, then)
         asked |= {"start": moment("--from", start), "end": moment("--to", end)}
         found = passages(session, first, then, **asked)
         show(_report(Passage, found, f"{len(found)} passed {first} and then {then}"), output)
@@ -124,7 +136,7 @@ def companions(
     vehicle: Annotated[str, typer.Argument(metavar="VEHICLE", help="Its id, or the first characters of it.")],
     database: DatabaseUrl,
     within: Within = 10.0,
-    min_cameras: Annotated[int, typer.Option(min=1, help="At so many cameras at least.")] = 2,
+    min_cameras: Annotated[int, typer.Option(min=1, max=MAX_CAMERAS, help="At so many cameras at least.")] = 2,
     limit: Limit = None,
     by: Person = None,
     output: OutputFormat = Format.TABLE,
@@ -157,8 +169,10 @@ def dwell(
     """
     asked: dict[str, Any] = {"camera": camera, "vehicle_class": vehicle_class, "start": start, "end": end}
     with reading(database, "dwell", by, **asked) as session:
+        from storage.lookup import check_cameras
         from storage.trajectories import DwellTime, dwell_times
 
+        check_cameras(session, camera)
         asked |= {"start": moment("--from", start), "end": moment("--to", end)}
         show(_report(DwellTime, dwell_times(session, **asked), "Seconds in view"), output)
 
@@ -187,7 +201,9 @@ def journeys(
 
 def counts(  # noqa: PLR0913 - a parameter for each option
     database: DatabaseUrl,
-    every: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Seconds of one interval.")] = 3600.0,
+    every: Annotated[
+        float, typer.Option(min=1, max=MAX_S, metavar="SECONDS", help="Seconds of one interval.")
+    ] = 3600.0,
     camera: Camera = None,
     vehicle_class: Class = None,
     modality: Modality = None,
@@ -203,9 +219,11 @@ def counts(  # noqa: PLR0913 - a parameter for each option
     asked: dict[str, Any] = {"every_s": every, "camera": camera, "vehicle_class": vehicle_class}
     asked |= {"modality": modality, "start": start, "end": end}
     with reading(database, "counts", by, **asked) as session:
+        from storage.lookup import check_cameras
         from storage.trajectories import Count
         from storage.trajectories import counts as count
 
+        check_cameras(session, camera)
         asked |= {"start": moment("--from", start), "end": moment("--to", end)}
         show(_report(Count, count(session, **asked), "Vehicles that came into view"), output)
 
@@ -218,7 +236,7 @@ def similar(  # noqa: PLR0913 - a parameter for each option
     modality: Modality = None,
     start: Start = None,
     end: End = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_ROWS, help="At most so many.")] = 20,
     by: Person = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
@@ -232,8 +250,10 @@ def similar(  # noqa: PLR0913 - a parameter for each option
     asked: dict[str, Any] = {"camera": camera, "vehicle_class": vehicle_class, "modality": modality}
     with reading(database, "similar", by, tracklet, start=start, end=end, limit=limit, **asked) as session:
         from storage.likeness import Likeness, LikenessFilter
+        from storage.lookup import check_cameras
         from storage.vector_table import similar_to_tracklet
 
+        check_cameras(session, camera)
         chosen = LikenessFilter(start=moment("--from", start), end=moment("--to", end), **asked)
         found = similar_to_tracklet(session, tracklet, chosen=chosen, limit=limit)
         hidden = frozenset({"crop_image", "log_odds", "probability"} if output is Format.TABLE else ())

@@ -17,6 +17,7 @@ import typer
 
 from storage.errors import StorageError
 from storage.locations import database_folder
+from storage.question_limits import check_moment
 from storage.report import Format
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def moment(option: str, text: str | None) -> datetime | None:
     """A time as a person writes it; UTC where it names no zone.
 
     Raises:
-        StorageError: It is none.
+        StorageError: It is none, or out of range.
     """
     if text is None:
         return None
@@ -130,7 +131,9 @@ def moment(option: str, text: str | None) -> datetime | None:
         found = datetime.fromisoformat(text)
     except ValueError as error:
         raise StorageError(f"{option}: wanted a time such as 2026-01-01T12:30, got {text!r}") from error
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    check_moment(option, found)
+    return found
 
 
 def _inquiry(action: str, by: str | None, subject: str, details: dict[str, object]) -> Inquiry:

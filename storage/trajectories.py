@@ -110,6 +110,9 @@ def vehicles(  # noqa: PLR0913 - a filter each
         among: Only vehicles of these ids.
         as_of: Which decisions count.
         visible: The only cameras that there are for whoever asks; None: all.
+
+    Raises:
+        QuestionError: The window ends before it begins, or a time has no zone.
     """
     wanted = Wanted(
         start,

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, t
 from sqlalchemy.orm import InstrumentedAttribute
 
 from storage.models import LONG_POSTGRESQL, LONG_S, LONG_SQLITE, AssignmentRow, EmbeddingRow, TrackletRow, VehicleRow
+from storage.question_limits import check_moment, check_window
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -59,6 +60,11 @@ class Wanted:
     offset: int = 0
     limit: int | None = None
     among: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_window(self.start, self.end)
+        if self.after is not None:
+            check_moment("after", self.after[0])
 
 
 def at_visible(statement: _Statement, visible: Collection[str] | None) -> _Statement:

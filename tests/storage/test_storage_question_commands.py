@@ -56,6 +56,32 @@ def test_the_terminal_answers_what_python_does(site: str, question: list[str], a
     assert {name: row[name] for name in answer} == answer
 
 
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        (["vehicles", "--camera", "gatte"], "camera gatte: not known\n"),
+        (["passed", "gate", "gatte", "--within", "9"], "camera gatte: not known\n"),
+        (["dwell", "--camera", "gatte"], "camera gatte: not known\n"),
+        (["counts", "--camera", "gatte"], "camera gatte: not known\n"),
+        (["similar", "gate/s1/1", "--camera", "gatte"], "camera gatte: not known\n"),
+        (["companions", "v9"], "vehicle v9: not known\n"),
+        (["vehicles", "--from", "0001-01-01"], "--from: 0001-01-01T00:00:00+00:00 is out of range\n"),
+        (
+            ["journeys", "--from", "2026-01-02", "--to", "2026-01-02"],
+            "end: wanted a time after the start 2026-01-02T00:00:00+00:00, got 2026-01-02T00:00:00+00:00\n",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(site: str, question: list[str], message: str) -> None:
+    done = _run(site, *question)
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", message)
+
+
+@pytest.mark.parametrize("question", [["counts", "--every", "inf"], ["vehicles", "--limit", "9" * 30]])
+def test_a_number_beyond_all_bounds_is_refused(site: str, question: list[str]) -> None:
+    assert _run(site, *question).exit_code == 2
+
+
 @pytest.mark.parametrize("command", [["dwell"], ["journeys"], ["counts"], ["companions", "v1"]])
 def test_an_answer_is_a_table_or_csv_as_well(site: str, command: list[str]) -> None:
     header = _run(site, *command, "--format", "csv").stdout.splitlines()[0].split(",")

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.answers import limited
-from storage.errors import VehicleNotFoundError
+from storage.errors import QuestionError, VehicleNotFoundError
 from storage.likeness import LikenessFilter, LikenessIndex
 from storage.trajectories import (
     companions,
@@ -54,7 +54,7 @@ from tests.storage.small_worlds import (
     times_of,
     written,
 )
-from tests.storage.storage_builders import START, assignment
+from tests.storage.storage_builders import START, assignment, store, tracklet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -211,6 +211,38 @@ def test_of_a_decision_nothing_is_told_that_depends_on_other_cameras() -> None:
     # By what only others saw: as if it had been linked to nothing.
     nobody = replace(made, score=None, evidence=alone | {"considered": 0, "candidates": []})
     assert limited(more, {"gate"}) == limited(told, {"gate"}) == limited(nobody, {"gate"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "fault"),
+    [
+        ({"start": START.replace(tzinfo=None)}, "start: wanted a time with its zone, got 2026-01-01T12:00:00$"),
+        ({"end": START.replace(tzinfo=None)}, "end: wanted a time with its zone"),
+        ({"start": START, "end": START}, "end: wanted a time after the start"),
+        ({"start": datetime.min.replace(tzinfo=UTC)}, "start: 0001-01-01T00:00:00.00:00 is out of range"),
+    ],
+)
+def test_no_window_that_makes_no_sense_is_asked_for(memory: Database, asked: dict[str, Any], fault: str) -> None:
+    with memory.snapshot() as session:
+        for question in (vehicles, count_vehicles, latest_vehicles, dwell_times, journey_times, counts):
+            with pytest.raises(QuestionError, match=fault):
+                question(session, **asked)
+        with pytest.raises(QuestionError, match=fault):
+            passages(session, "gate", "bridge", within_s=1, **asked)
+    with pytest.raises(QuestionError, match=fault):
+        LikenessFilter(**asked)
+
+
+@pytest.mark.parametrize("unsound", [-1.0, math.nan, math.inf])
+def test_no_seconds_that_make_no_sense_are_asked_for(memory: Database, unsound: float) -> None:
+    with written(memory, []) as session:
+        store(session, tracklet(), "va")
+        with pytest.raises(QuestionError, match="every_s: wanted 1e-06 to 31622400 seconds, got"):
+            counts(session, every_s=unsound)
+        with pytest.raises(QuestionError, match="within_s"):
+            passages(session, "gate", "bridge", within_s=unsound)
+        with pytest.raises(QuestionError, match="within_s"):
+            companions(session, "va", within_s=unsound)
 
 
 @_LAW
