@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nicegui import app, ui
 
 from storage.accounts import Role
-from storage.errors import StorageError, TransientStorageError
+from storage.errors import NewerSchemaError, StorageError, TransientStorageError
 from web.callers import Caller
 from web.guard import caller_of
 
@@ -125,8 +125,9 @@ def failed(text: str) -> None:
 
 
 def told(view: View, path: str, error: StorageError) -> str:
-    """What is said of a question that failed: where a database lies that doesn't answer is no matter of viewers."""
-    if not isinstance(error, TransientStorageError):
+    """What is said of a question that failed: where a database or a file lies is no matter of viewers."""
+    is_of_storage = type(error) is StorageError or isinstance(error, TransientStorageError | NewerSchemaError)
+    if not is_of_storage:
         return str(error)
     _log.warning("a view was not answered: %s: %s", path, error)
     return str(error) if view.caller.may(Role.OPERATOR) else "The database does not answer at the moment."

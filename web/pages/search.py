@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reid.modality import Modality
 from storage.accounts import Role
-from storage.errors import StorageError
+from storage.errors import QuestionError, StorageError
 from storage.likeness import Likeness, LikenessFilter
 from web import searching
 from web.pages import frame
@@ -270,7 +270,7 @@ class _Desk:
         try:
             return datetime.fromisoformat(field.value).replace(tzinfo=self._view.services.zone)
         except ValueError as error:
-            raise StorageError(f"{name}: {field.value!r} is no date and time") from error
+            raise QuestionError(f"{name}: {field.value!r} is no date and time") from error
 
     async def begin(self) -> None:
         """Searches, and leads whoever has a small screen to what was found."""
