@@ -80,6 +80,14 @@ def test_marks_and_names_are_as_large_on_a_large_picture() -> None:
     assert shares(4000.0) == pytest.approx(shares(1000.0), rel=0.01)
 
 
+@pytest.mark.parametrize("y", [1.0, 15.0, 150.0, 250.0, 399.0])
+def test_names_stand_within_the_drawing(y: float) -> None:
+    text = ElementTree.fromstring(drawing(Plan(700.0, 400.0, {"cam0": (350.0, y)}), [], {})).find(".//text")
+    assert text is not None
+    # Twelve pixels high, above the line that they stand on.
+    assert 12 <= float(text.get("y") or 0) <= 396
+
+
 def test_cameras_are_drawn_without_a_picture_that_is_broken(tmp_path: Path) -> None:
     site = _site({"x": 30, "y": 40}, image=str(tmp_path / "gone.png"))
     with pytest.raises(StorageError):
@@ -139,7 +147,13 @@ def test_names_and_labels_stay_text() -> None:
 
 @pytest.mark.parametrize(
     "head",
-    ['<svg width="640" height="480px">', '<svg viewBox="0 0 640 480">', "<svg viewBox='0 0 640 480' width='100%'>"],
+    [
+        '<svg width="640" height="480px" stroke-width="2">',
+        '<svg width="6.4.0" height="480" viewBox="0 0 640 480">',
+        '<svg viewBox="0\n0\n640\n480">',
+        '<svg viewBox="0 0 640 480">',
+        "<svg viewBox='0 0 640 480' width='100%'>",
+    ],
 )
 def test_a_drawn_picture_says_how_large_it_is(tmp_path: Path, head: str) -> None:
     path = tmp_path / "plan.svg"
@@ -147,7 +161,10 @@ def test_a_drawn_picture_says_how_large_it_is(tmp_path: Path, head: str) -> None
     assert picture_size(path) == (640.0, 480.0)
 
 
-@pytest.mark.parametrize(("name", "data"), [("a.svg", b"<svg/>"), ("b.svg", b"\xff"), ("c.png", b"no picture")])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.svg", b"<svg/>"), ("a.svg", b'<svg viewBox="0 0 0 1.2.3"/>'), ("b.svg", b"\xff"), ("c.png", b"no picture")],
+)
 def test_a_broken_picture_is_one_line(tmp_path: Path, name: str, data: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(data)

@@ -39,7 +39,9 @@ _SHOWN_WIDTH = 700.0
 _FLATTEST, _STEEPEST = 0.25, 0.7
 #: How far a way swings out, as a share of its length: there and back would lie on each other.
 _SWING = 0.12
-_LENGTH = re.compile(r"^\s*([0-9.]+)(?:px)?\s*$")
+_NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_LENGTH = re.compile(rf"^\s*{_NUMBER}(?:px)?\s*$")
+_BOX = re.compile(rf"viewBox=[\"']\s*[-0-9.]+[\s,]+[-0-9.]+[\s,]+{_NUMBER}[\s,]+{_NUMBER}\s*[\"']")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +181,9 @@ def _arrows(plan: Plan, way: Sequence[Halt], unit: float) -> Iterator[str]:
 def _markers(plan: Plan, states: Mapping[str, State], unit: float) -> Iterator[str]:
     for name, (x, y) in plan.places.items():
         state: State = states.get(name, "idle")
-        # Above the upper half's cameras there is room, below the lower half's.
-        text_y = y - 12 * unit if 20 * unit < y < plan.height / 2 else y + 20 * unit
+        # Above the upper half's cameras there is room, below the lower half's, unless they stand at the very edge.
+        is_above = (y < plan.height / 2) == (20 * unit < y < plan.height - 24 * unit)
+        text_y = y - 12 * unit if is_above else y + 20 * unit
         edge = 50 * unit
         anchor = "start" if x < edge else "end" if x > plan.width - edge else "middle"
         address = f"/vehicles?camera={quote(name, safe='')}"
@@ -216,13 +219,16 @@ def _svg_size(path: Path) -> tuple[float, float]:
         raise StorageError(f"web.plan.image: {path.name} can't be read") from error
     root = re.search(r"<svg\b[^>]*>", text)
     if root is not None:
-        sides = dict(re.findall(r"\b(width|height)=[\"']([^\"']+)[\"']", root.group(0)))
+        # Of a name that ends so, such as stroke-width, the root may tell as well.
+        sides = dict(re.findall(r"\s(width|height)=[\"']([^\"']+)[\"']", root.group(0)))
         found = [_LENGTH.match(sides.get(name, "")) for name in ("width", "height")]
+        box = _BOX.search(root.group(0))
         if found[0] is not None and found[1] is not None:
-            return float(found[0].group(1)), float(found[1].group(1))
-        box = re.search(r"viewBox=[\"']\s*[-0-9.]+[ ,]+[-0-9.]+[ ,]+([0-9.]+)[ ,]+([0-9.]+)", root.group(0))
-        if box is not None:
-            return float(box.group(1)), float(box.group(2))
+            size = float(found[0].group(1)), float(found[1].group(1))
+        else:
+            size = (float(box.group(1)), float(box.group(2))) if box is not None else (0.0, 0.0)
+        if min(size) > 0:
+            return size
     raise StorageError(f"web.plan.image: {path.name} names no width and height")
 
 
