@@ -36,7 +36,7 @@ from storage.lookup import find_vehicle
 from storage.models import AssignmentRow, CameraRow, EmbeddingRow, SightingRow, TrackletRow, VehicleRow
 from storage.paths import PathPoints, merged
 from storage.records import MATCHER, AssignmentRecord
-from storage.windows import Wanted, at_visible, chosen_among, chosen_vehicles
+from storage.windows import Wanted, at_visible, chosen_among, chosen_seen, chosen_vehicles, current_members
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -302,9 +302,9 @@ def crops(session: Session, *, as_of: AsOf = "final") -> Iterator[CropRow]:
 
 def _membership(as_of: AsOf) -> Subquery:
     """Which tracklet belongs to which vehicle."""
-    columns = (AssignmentRow.tracklet_id, AssignmentRow.vehicle_id)
     if as_of == "final":
-        return select(*columns).where(AssignmentRow.is_current).subquery()
+        return current_members()
+    columns = (AssignmentRow.tracklet_id, AssignmentRow.vehicle_id)
     # The matcher's first that is not provisional; where there is none, its last that is. What was corrected afterwards,
     # by whomever, is no decision of that moment.
     is_correction = or_(AssignmentRow.correction_id.is_not(None), AssignmentRow.decided_by != MATCHER)
@@ -324,9 +324,11 @@ def _chosen(
 ) -> tuple[Subquery, Subquery]:
     """Which tracklet is whose, and which vehicles are meant."""
     member = _membership(as_of)
-    if as_of == "final" and visible is None:
+    if as_of == "decision":
+        return member, chosen_among(session, member, wanted, visible)
+    if visible is None:
         return member, chosen_vehicles(session, wanted)
-    return member, chosen_among(session, member, wanted, visible)
+    return member, chosen_seen(session, wanted, visible)
 
 
 def _looks(

@@ -7,24 +7,27 @@ their own (`ix_tracklets_long`). Without a window, vehicles are walked in the or
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, text, union
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from storage.models import LONG_POSTGRESQL, LONG_S, LONG_SQLITE, AssignmentRow, EmbeddingRow, TrackletRow, VehicleRow
 from storage.question_limits import check_moment, check_window
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from datetime import datetime
 
     from sqlalchemy import Subquery
     from sqlalchemy.orm import InstrumentedAttribute, Session
 
 # SQLite tells how long something lasted to a millisecond: what lasted just longer than `LONG_S` may not be long to it.
 _SLACK_S = 1.0
+# So many vehicles are sooner found one after the other than by reading everything that a viewer's cameras saw.
+_FEW = 1000
+# Before and after everything.
+_EVER, _NEVER = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 _Chosen = Select[*tuple[Any, ...]]
 _Statement = TypeVar("_Statement", bound=_Chosen)
@@ -107,18 +110,61 @@ def in_window(
     return select(*both.subquery().c)
 
 
+def current_members() -> Subquery:
+    """Which tracklet belongs to which vehicle, as known now."""
+    return select(AssignmentRow.tracklet_id, AssignmentRow.vehicle_id).where(AssignmentRow.is_current).subquery()
+
+
 def chosen_vehicles(session: Session, wanted: Wanted) -> Subquery:
     """The vehicles as known now: `vehicle_id` and `seen_at`, by which they are ordered."""
     seen_at = VehicleRow.last_seen if wanted.newest_first else VehicleRow.first_seen
     chosen = select(VehicleRow.vehicle_id, seen_at.label("seen_at")).where(seen_at.is_not(None))
-    chosen = chosen.where(*_conditions(session, wanted))
+    chosen = chosen.where(*_in_time(session, wanted), *_traits(wanted))
     return ordered(chosen, seen_at, VehicleRow.vehicle_id, wanted).subquery()
+
+
+def chosen_seen(session: Session, wanted: Wanted, visible: Collection[str]) -> Subquery:
+    """As `chosen_vehicles`, of what these cameras saw of them.
+
+    Few vehicles, or those since some moment, are found by walking the tracklets in their order, of each vehicle to the
+    first (the last) that was seen; for others everything of these cameras, or of the window, is read.
+    """
+    bound = wanted.start if wanted.newest_first else wanted.end
+    is_edge = wanted.camera is None and (wanted.end if wanted.newest_first else wanted.start) is None
+    if not is_edge or (bound is None and (wanted.limit is None or wanted.limit > _FEW)):
+        return chosen_among(session, current_members(), wanted, visible)
+    edge = TrackletRow
+    seen_at = edge.ended_at if wanted.newest_first else edge.started_at
+    # With a bound alone SQLite goes by the index of times, and not by that of cameras.
+    within = seen_at >= (bound or _EVER) if wanted.newest_first else seen_at < (bound or _NEVER)
+    chosen = (
+        select(VehicleRow.vehicle_id, seen_at.label("seen_at"))
+        .join_from(edge, AssignmentRow, (AssignmentRow.tracklet_id == edge.tracklet_id) & AssignmentRow.is_current)
+        .join(VehicleRow, VehicleRow.vehicle_id == AssignmentRow.vehicle_id)
+        .where(edge.camera.concat("").in_(visible), within, ~_beyond(wanted, visible))
+    )
+    chosen = chosen.where(*_traits(wanted, visible))
+    return ordered(chosen, seen_at, VehicleRow.vehicle_id, wanted).subquery()
+
+
+def _beyond(wanted: Wanted, visible: Collection[str]) -> ColumnElement[bool]:
+    """Whether the same vehicle was seen still later, or, where the first sight is wanted, still earlier."""
+    other, others, edge = aliased(TrackletRow), aliased(AssignmentRow), TrackletRow
+    ours, theirs = (edge.ended_at, other.ended_at) if wanted.newest_first else (edge.started_at, other.started_at)
+    is_beyond = theirs > ours if wanted.newest_first else theirs < ours
+    return exists().where(
+        others.vehicle_id == AssignmentRow.vehicle_id,
+        others.is_current,
+        other.tracklet_id == others.tracklet_id,
+        other.camera.in_(visible),
+        or_(is_beyond, and_(theirs == ours, other.tracklet_id > edge.tracklet_id)),
+    )
 
 
 def chosen_among(session: Session, member: Subquery, wanted: Wanted, visible: Collection[str] | None) -> Subquery:
     """As `chosen_vehicles`, of another state of things than what is known now, or of what some cameras saw of it.
 
-    Reads all of it: there is no index of what somebody may see.
+    Without a window it reads all of it.
 
     Args:
         session: Whose database is asked.
@@ -169,24 +215,26 @@ def ordered(chosen: _Chosen, seen_at: _Column, vehicle_id: _Column, wanted: Want
     return chosen.order_by(*by).limit(wanted.limit).offset(wanted.offset or None)
 
 
-def _conditions(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
-    conditions = _in_time(session, wanted)
-    own = (AssignmentRow.vehicle_id == VehicleRow.vehicle_id) & AssignmentRow.is_current
+def _traits(wanted: Wanted, visible: Collection[str] | None = None) -> list[ColumnElement[bool]]:
+    """Conditions on a vehicle, whenever it was seen."""
+    conditions: list[ColumnElement[bool]] = []
+    own, seen = aliased(AssignmentRow), aliased(TrackletRow)
+    is_own = (own.vehicle_id == VehicleRow.vehicle_id) & own.is_current
+    on_tracklet = seen.tracklet_id == own.tracklet_id
+    is_seen = [] if visible is None else [seen.camera.in_(visible)]
     if wanted.among is not None:
         conditions.append(VehicleRow.vehicle_id.in_(wanted.among))
     if wanted.vehicle_class is not None:
         conditions.append(VehicleRow.vehicle_class == wanted.vehicle_class)
     if wanted.min_cameras > 1:
-        cameras = (
-            select(func.count(TrackletRow.camera.distinct()))
-            .join(AssignmentRow, AssignmentRow.tracklet_id == TrackletRow.tracklet_id)
-            .where(own)
-            .correlate(VehicleRow)
-        )
-        conditions.append(cameras.scalar_subquery() >= wanted.min_cameras)
+        cameras = select(func.count(seen.camera.distinct())).join(own, on_tracklet).where(is_own, *is_seen)
+        conditions.append(cameras.correlate(VehicleRow).scalar_subquery() >= wanted.min_cameras)
     if wanted.modality is not None:
-        look = EmbeddingRow.tracklet_id == AssignmentRow.tracklet_id
-        conditions.append(exists().where(own, look, EmbeddingRow.modality == wanted.modality))
+        looks = select(EmbeddingRow.embedding_id).join(own, own.tracklet_id == EmbeddingRow.tracklet_id)
+        if is_seen:
+            looks = looks.join(seen, on_tracklet).where(*is_seen)
+        looks = looks.where(is_own, EmbeddingRow.modality == wanted.modality)
+        conditions.append(looks.correlate(VehicleRow).exists())
     return conditions
 
 

@@ -6,9 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sqlalchemy import event, text
+from sqlalchemy import event
 
 from storage.models import LONG_S
 from storage.trajectories import count_vehicles, vehicles
@@ -55,58 +53,6 @@ def test_what_lasted_hardly_longer_than_is_short_is_in_the_window_too(memory: Da
             store(session, tracklet(number=number, start=37.123457 * number, end=left), f"v{number}")
             assert f"v{number}" in _ids(session, start=after(left), end=after(left + 60))
         session.rollback()
-
-
-_MOMENTS = st.integers(0, 3).map(lambda number: number * (LONG_S - 1))
-_STAYS = st.lists(
-    st.tuples(st.sampled_from("abc"), st.sampled_from(["gate", "bridge"]), _MOMENTS, _MOMENTS), max_size=6
-)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    stays=_STAYS,
-    start=st.none() | _MOMENTS,
-    end=st.none() | _MOMENTS,
-    camera=st.none() | st.just("gate"),
-    visible=st.none() | st.just(["gate"]) | st.just(["gate", "bridge"]),
-)
-def test_a_window_has_the_vehicles_that_were_in_view_in_it(
-    memory: Database,
-    stays: list[tuple[str, str, int, int]],
-    start: int | None,
-    end: int | None,
-    camera: str | None,
-    visible: list[str] | None,
-) -> None:
-    with memory.transaction() as session:
-        for number, (vehicle_id, at, began, lasted) in enumerate(stays):
-            store(session, tracklet(at, number, start=began, end=began + lasted), vehicle_id)
-        question: dict[str, Any] = {
-            "start": None if start is None else after(start),
-            "end": None if end is None else after(end),
-            "camera": camera,
-            "visible": visible,
-        }
-        found, counted = _ids(session, **question), count_vehicles(session, **question)
-        for table in ("assignments", "vehicles", "embeddings", "sightings", "tracklets"):
-            session.execute(text(f"DELETE FROM {table}"))
-    seen = [stay for stay in stays if visible is None or stay[1] in visible]
-    if camera is None and None in (start, end):
-        # By the whole of what a vehicle did: from its first sight to its last.
-        seen = [_span(vehicle_id, [stay for stay in seen if stay[0] == vehicle_id]) for vehicle_id, *_ in seen]
-    wanted = {
-        vehicle_id
-        for vehicle_id, at, began, lasted in seen
-        if camera in (None, at) and (start is None or began + lasted >= start) and (end is None or began < end)
-    }
-    assert set(found) == wanted
-    assert counted == len(found) == len(wanted)
-
-
-def _span(vehicle_id: str, own: list[tuple[str, str, int, int]]) -> tuple[str, str, int, int]:
-    first = min(began for _, _, began, _ in own)
-    return vehicle_id, "", first, max(began + lasted for _, _, began, lasted in own) - first
 
 
 @pytest.mark.parametrize("visible", [None, ["gate"]])
@@ -174,6 +120,12 @@ _INDEXED: list[tuple[dict[str, Any], str]] = [
 _INDEXED_BY_SQLITE: list[tuple[dict[str, Any], str]] = [
     (_WINDOW | {"camera": "gate"}, "ix_tracklets_camera_started_at (camera=? AND started_at>? AND started_at<?)"),
     ({"limit": 50, "modality": "thermal", "min_cameras": 2}, "ix_vehicles_first_seen"),
+    ({"limit": 50, "visible": ["gate"]}, "ix_tracklets_started_at (started_at<?)"),
+    ({"limit": 50, "visible": ["gate"], "newest_first": True}, "ix_tracklets_ended_at (ended_at>?)"),
+    (
+        {"start": after(86400), "limit": 5000, "visible": ["gate"], "newest_first": True},
+        "ix_tracklets_ended_at (ended_at>?)",
+    ),
 ]
 
 
