@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,15 +201,25 @@ def questions(rows: int, index: LikenessIndex) -> list[Question]:
         query = rng.standard_normal(WIDTH).astype(np.float32)
         return index.similar_to_vector(session, query, Modality.VISIBLE.value, "bench", chosen=chosen)
 
+    def newest(session: Session, _: np.random.Generator, **options: Any) -> object:  # noqa: ANN401
+        return trajectories.vehicles(session, newest_first=True, limit=50, **options)
+
     hour, day = 3600.0, 86_400.0
     camera = "c7"
+    viewer: dict[str, Any] = {"visible": TEN_CAMERAS}
+    last_day: dict[str, Any] = {"start": BEGIN + timedelta(seconds=rows * STEP_S - day)}
     return [
         Question("trajectory", lambda s, rng: trajectories.trajectory(s, vehicle_of(row(rng)))),
         Question("vehicles of ten minutes", within("vehicles", 600)),
         Question("vehicles of an hour at a camera", within("vehicles", hour, camera=camera)),
-        Question("vehicles: the newest 50", lambda s, _: trajectories.vehicles(s, newest_first=True, limit=50)),
+        Question("vehicles: the newest 50", newest),
         Question("count_vehicles of an hour", within("count_vehicles", hour)),
         Question("count_vehicles of all", lambda s, _: trajectories.count_vehicles(s)),
+        Question("vehicles of ten minutes, ten cameras visible", within("vehicles", 600, **viewer)),
+        Question("vehicles: the newest 50, ten cameras visible", partial(newest, **viewer)),
+        Question("vehicles: the newest 50 of a day, ten cameras visible", partial(newest, **viewer, **last_day)),
+        Question("vehicles: the newest 50 as decided", partial(newest, as_of="decision")),
+        Question("count_vehicles of an hour, ten cameras visible", within("count_vehicles", hour, **viewer)),
         Question("passages of an hour", within("passages", hour, "c0", "c1", within_s=3600.0)),
         Question("companions", lambda s, rng: trajectories.companions(s, vehicle_of(row(rng)))),
         Question("dwell_times of an hour", within("dwell_times", hour)),
