@@ -10,10 +10,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from storage.records import CameraStatus
+from storage.status_samples import CAMERA, StatusSample
 
 with warnings.catch_warnings():
     # The page's library imports a client for Kafka, if it is there, which reads its files by an old way.
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"(read|open)_text is deprecated")
+    from web.pages.health import charts
     from web.pages.live import SILENT_S, figures_of, state_of
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -64,3 +66,20 @@ def test_a_camera_has_the_colour_of_its_state(changed: dict[str, Any], state: st
 )
 def test_a_cameras_figures_are_told_as_long_as_they_are_known(changed: dict[str, Any], words: str) -> None:
     assert figures_of(_status(**changed), NOW, ZoneInfo("Europe/Berlin")) == words
+
+
+def test_an_hour_that_comes_twice_is_drawn_after_the_one_before_it() -> None:
+    # In Berlin, 02:30 is at 00:30 and at 01:30 by UTC on that day.
+    until, span = datetime(2026, 10, 25, 3, tzinfo=UTC), timedelta(hours=6)
+    samples = [
+        StatusSample(CAMERA, "gate", until - timedelta(minutes=minute), {"skew_s": 0.1})
+        for minute in range(300, 60, -1)
+    ]
+    (drawn,) = (
+        options
+        for title, options in charts(samples, until, span, zone="Europe/Berlin", with_stages=False).items()
+        if title.startswith("Decoded after")
+    )
+    times = [at for at, _ in drawn["series"][0]["data"]]
+    assert times == sorted(set(times))
+    assert (drawn["xAxis"]["min"], drawn["xAxis"]["max"]) == (1792875600000, 1792897200000), "the hour of silence, too"

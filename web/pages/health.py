@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,9 @@ class _Known:
     at: datetime
     cameras: list[CameraStatus]
     troubles: list[OpenTrouble]
-    samples: list[StatusSample]
+    dropped: float
+    reconnects: float
+    charts: dict[str, dict[str, Any]]
     stages: _Stages | None
 
 
@@ -63,13 +66,17 @@ async def health(view: View, hours: int = 6) -> None:
     span = timedelta(hours=hours)
     is_told_all = view.caller.may(Role.OPERATOR)
 
+    # All of it in a thread: the lines of twenty cameras over two days take half a second, in which no page would move.
     def read(session: Session) -> _Known:
         now = datetime.now(UTC)
+        samples = load_samples(session, now - span, visible=view.caller.cameras)
         return _Known(
             now,
             [one for one in load_camera_status(session) if view.caller.sees(one.camera)],
             open_troubles(session, visible=view.caller.cameras),
-            load_samples(session, now - span, visible=view.caller.cameras),
+            sum(rises(samples, CAMERA, "dropped").values()),
+            sum(rises(samples, CAMERA, "reconnects").values()),
+            charts(samples, now, span, zone=view.services.site.time_zone, with_stages=is_told_all),
             _Stages(load_stage_status(session), count_dead_letters(session)) if is_told_all else None,
         )
 
@@ -89,8 +96,8 @@ async def health(view: View, hours: int = 6) -> None:
 
     @ui.refreshable
     def course(known: _Known) -> None:
-        if known.samples:
-            _charts(view, known.samples, span, with_stages=is_told_all)
+        if known.charts:
+            _charts(known.charts)
         else:
             empty("Nothing was noted in this time: a running site notes how it is doing every minute.", "monitor_heart")
         _tables(view, known)
@@ -113,12 +120,10 @@ async def health(view: View, hours: int = 6) -> None:
 def _attention(view: View, known: _Known) -> None:
     """Big figures, and in words what is wrong."""
     bad = [one for one in known.cameras if state_of(one, known.at) == "bad"]
-    dropped = sum(rises(known.samples, CAMERA, "dropped").values())
-    reconnects = sum(rises(known.samples, CAMERA, "reconnects").values())
     with ui.element("div").classes("gallery w-full"):
         _figure("cameras in trouble", f"{len(bad)} of {len(known.cameras)}", is_bad=bool(bad))
-        _figure("frames dropped", f"{dropped:,.0f}", is_bad=dropped > 0)
-        _figure("reconnects", f"{reconnects:,.0f}", is_bad=reconnects > 0)
+        _figure("frames dropped", f"{known.dropped:,.0f}", is_bad=known.dropped > 0)
+        _figure("reconnects", f"{known.reconnects:,.0f}", is_bad=known.reconnects > 0)
         if known.stages is not None:
             lag = max((one.counters.get("lag", 0.0) for one in known.stages.status), default=0.0)
             _figure("messages waiting", f"{lag:,.0f}", is_bad=lag > _MANY_WAITING)
@@ -141,52 +146,87 @@ def _figure(name: str, value: str, *, is_bad: bool) -> None:
         ui.label(name).classes("text-sm soft")
 
 
-def _charts(view: View, samples: Sequence[StatusSample], span: timedelta, *, with_stages: bool) -> None:
-    matched = [one for one in samples if one.source == _MATCHER]
-    with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-4 w-full"):
-        _chart(view, "Frames decoded, each minute", rates(samples, CAMERA, "decoded", span))
-        _chart(view, "Frames dropped, each minute", rates(samples, CAMERA, "dropped", span))
-        if with_stages:
-            _chart(view, "Messages waiting", worst(samples, STAGE, "lag", span))
-        _chart(view, "Decoded after captured, seconds", worst(samples, CAMERA, "skew_s", span), is_fine=True)
-        _chart(view, "Reconnects, each minute", rates(samples, CAMERA, "reconnects", span))
-        if with_stages:
-            _chart(view, "Sightings matched, each minute", rates(matched, STAGE, "sightings", span))
+def charts(
+    samples: Sequence[StatusSample], until: datetime, span: timedelta, *, zone: str, with_stages: bool
+) -> dict[str, dict[str, Any]]:
+    """What is drawn of the samples, by title; nothing where there are none.
+
+    Args:
+        samples: By time.
+        until: Where the charts end: one that ended at its last sample would hide that nobody counts any more.
+        span: What each shows.
+        zone: In which its times are read, whatever that of the browser.
+        with_stages: Those of the stages, too.
+    """
+    if not samples:
+        return {}
+    lines = {
+        "Frames decoded, each minute": rates(samples, CAMERA, "decoded", span),
+        "Frames dropped, each minute": rates(samples, CAMERA, "dropped", span),
+        "Decoded after captured, seconds": worst(samples, CAMERA, "skew_s", span),
+        "Reconnects, each minute": rates(samples, CAMERA, "reconnects", span),
+    }
+    if with_stages:
+        matched = [one for one in samples if one.source == _MATCHER]
+        lines["Messages waiting"] = worst(samples, STAGE, "lag", span)
+        lines["Sightings matched, each minute"] = rates(matched, STAGE, "sightings", span)
+    return {title: _options(title, drawn, until, span, zone) for title, drawn in lines.items()}
 
 
-def _chart(view: View, title: str, lines: dict[str, Line], *, is_fine: bool = False) -> None:
+def _options(title: str, lines: dict[str, Line], until: datetime, span: timedelta, zone: str) -> dict[str, Any]:
     shown = sorted(lines.items(), key=lambda line: -max((value or 0.0 for _, value in line[1]), default=0.0))
     series: list[dict[str, Any]] = [
         {
             "name": name,
             "type": "line",
             "showSymbol": len(points) < 3,
-            "data": [
-                [view.time(at, "%Y-%m-%d %H:%M:%S"), None if value is None else round(value, 3)] for at, value in points
-            ],
+            "data": [[_ms(at), None if value is None else round(value, 3)] for at, value in points],
         }
         for name, points in sorted(shown[:_MAX_LINES])
     ]
-    options = {
+    # Moments go over as they are: written in the site's time, an hour that comes twice a year would be drawn twice.
+    clock = f"new Intl.DateTimeFormat('en-GB', {{timeZone: {json.dumps(zone)}, %s}})"
+    of_day = clock % "hour: '2-digit', minute: '2-digit'"
+    of_year = clock % "day: 'numeric', month: 'short'"
+    whole = clock % "dateStyle: 'medium', timeStyle: 'medium'"
+    return {
         "animation": False,
         "color": _COLOURS,
         "grid": {"left": 48, "right": 16, "top": 16, "bottom": 56},
         "tooltip": {"trigger": "axis", "renderMode": "richText", "backgroundColor": "var(--surface)"},
         "legend": {"type": "scroll", "bottom": 0},
-        "xAxis": {"type": "time", "axisLabel": {"hideOverlap": True}},
+        "xAxis": {
+            "type": "time",
+            "min": _ms(until - span),
+            "max": _ms(until),
+            "axisLabel": {
+                "hideOverlap": True,
+                ":formatter": f"at => {of_day}.format(at).replace('00:00', {of_year}.format(at))",
+            },
+            "axisPointer": {"label": {":formatter": f"at => {whole}.format(at.value)"}},
+        },
         "yAxis": {
             "type": "value",
-            "minInterval": 0 if is_fine else 1,
+            "minInterval": 0 if title.endswith("seconds") else 1,
             "splitLine": {"lineStyle": {"color": "var(--line)"}},
         },
         "series": series,
     }
-    with ui.element("section").classes("panel min-w-0"):
-        ui.label(title).props('role="heading" aria-level="3"').classes("text-sm soft")
-        if any(line["data"] for line in series):
-            ui.echart(options, renderer="svg").classes("chart w-full").style("height: 220px")
-        else:
-            ui.label("Not enough was noted yet.").classes("soft py-8")
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
+
+
+def _charts(drawn: dict[str, dict[str, Any]]) -> None:
+    with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-4 w-full"):
+        for title, options in drawn.items():
+            with ui.element("section").classes("panel min-w-0"):
+                ui.label(title).props('role="heading" aria-level="3"').classes("text-sm soft")
+                if any(line["data"] for line in options["series"]):
+                    ui.echart(options, renderer="svg").classes("chart w-full").style("height: 220px")
+                else:
+                    ui.label("Not enough was noted yet.").classes("soft py-8")
 
 
 def _tables(view: View, known: _Known) -> None:
