@@ -177,7 +177,9 @@ class Band:
         if chosen.camera is not None:
             passed &= self._camera[:count] == self._codes.get(chosen.camera, -1)
         if chosen.vehicle_class is not None:
-            passed &= self._class[:count] == self._codes.get(chosen.vehicle_class, -1)
+            # The class of what goes on may change without another look.
+            is_class = self._class[:count] == self._codes.get(chosen.vehicle_class, -1)
+            passed &= is_class | np.isinf(self._ended[:count])
         if chosen.visible is not None:
             may_see = np.array([name in chosen.visible for name in self._codes], bool)
             passed &= may_see[self._camera[:count]]

@@ -196,6 +196,21 @@ def test_a_tracklet_that_went_on_is_found_by_its_later_time(database: Database, 
     assert ids(similar(index, database, towards(0), chosen=late)) == ["v1"]
 
 
+def test_a_tracklet_that_went_on_is_found_by_its_later_class(
+    database: Database, index: LikenessIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when many looks have come since: its own isn't read again.
+    monkeypatch.setattr("storage.likeness.OVERLAP", 0)
+    see(database, 1, "v1", towards(0), end_reason=None)
+    bus, car = LikenessFilter(vehicle_class="bus"), LikenessFilter(vehicle_class="car")
+    assert similar(index, database, towards(0), chosen=bus) == []
+    of = tracklet("gate", 1, start=1, end=200, vehicle_class="bus")
+    with database.transaction() as session:
+        Writer(session).store_sighting(of, path(of, 1), [])
+    assert ids(similar(index, database, towards(0), chosen=bus)) == ["v1"]
+    assert similar(index, database, towards(0), chosen=car) == []
+
+
 def test_a_tracklet_is_not_compared_with_its_own_vehicle(database: Database, index: LikenessIndex) -> None:
     own = see(database, 1, "v1", towards(0))
     see(database, 2, "v1", towards(1))
