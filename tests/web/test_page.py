@@ -312,8 +312,12 @@ def test_it_goes_by_keyboard_and_in_the_dark(page: Page, address: str, width: in
     page.keyboard.press("g")
     page.keyboard.press("h")
     _goes_in(page, "Health")
+    page.emulate_media(color_scheme="dark")
+    page.get_by_role("button", name="Light or dark").click()
+    expect(page.locator("body.body--light")).to_be_visible()
     page.get_by_role("button", name="Light or dark").click()
     expect(page.locator("body.body--dark")).to_be_visible()
+    page.emulate_media(color_scheme="light")
     page.reload()
     expect(page.locator("body.body--dark")).to_be_visible()
     if width == max(SIZES):

@@ -38,6 +38,7 @@ _STATIC = Path(__file__).resolve().parent.parent / "static"
 #: Light or dark is the browser's own matter: it is kept there, and set before anything is painted.
 _DARK_KEY = "vehicle-tracker-dark"
 _READ_DARK = f"localStorage.getItem({_DARK_KEY!r})"
+_IS_DARK = "document.body.classList.contains('body--dark')"
 _log = logging.getLogger(__name__)
 
 
@@ -193,8 +194,13 @@ def _is_here(path: str, address: str) -> bool:
     return path == address or (address != "/" and path.startswith(f"{address}/"))
 
 
-def _switch(dark: ui.dark_mode) -> None:
-    dark.value = not dark.value if dark.value is not None else True
+async def _switch(dark: ui.dark_mode) -> None:
+    try:
+        # Until somebody chooses, the browser goes by its system, and it alone knows that.
+        was_dark = await ui.run_javascript(_IS_DARK, timeout=5.0)
+    except TimeoutError:
+        return  # the page was left meanwhile
+    dark.value = not was_dark
     ui.run_javascript(f"localStorage.setItem({_DARK_KEY!r}, {str(dark.value).lower()!r})")
 
 
