@@ -32,17 +32,23 @@ def follow(
     Returns:
         Asks at once.
     """
-    trouble = ui.label().classes("bad").props('role="status"')
+    trouble = ui.label().classes("trouble bad").props('role="status"')
+
+    said = ""
 
     async def refresh() -> None:
+        nonlocal said
         try:
             found = await answered(ask)
         except StorageError as error:
+            if str(error) == said:
+                return  # it is on the page and in the log: the same every two seconds would bury what else is there
+            said = str(error)
             trouble.text = f"Not up to date: {told(view, 'an open view', error)}"
             if isinstance(error, EndedError):
                 timer.cancel()
             return
-        trouble.text = ""
+        said = trouble.text = ""
         show(found)
 
     timer = ui.timer(every_s, refresh, immediate=False)
