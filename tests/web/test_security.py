@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from storage.accounts import Kind, Role
 from storage.database import Database
-from storage.records import CameraRecord
+from storage.records import CameraRecord, CameraStatus
 from storage.watches import watch
 from storage.writer import Writer
 from tests.storage.storage_builders import store, tracklet
@@ -230,6 +230,9 @@ def test_markup_in_names_is_shown_as_text_in_every_view(tmp_path: Path) -> None:
     database = Database.open(site.database)
     with database.transaction() as session:
         Writer(session).register_cameras([CameraRecord(camera, "main", "visible")])
+        for name in (camera, "c" * 200):
+            status = CameraStatus(name, datetime.now(UTC), "running", "visible", 10.0, 0, 0, 0, 0, 0, 0, 0, 0)
+            Writer(session).store_camera_status([status])
         for number in range(3):
             seen = tracklet(camera, number, start=number, end=number + 1, vehicle_class=kind, session=camera)
             store(session, seen, f"v{number}", frames=range(number * 10, number * 10 + 3))
@@ -242,6 +245,8 @@ def test_markup_in_names_is_shown_as_text_in_every_view(tmp_path: Path) -> None:
             page.wait_for_load_state("networkidle")
             assert "owned" not in page.title()
             assert page.locator("img[src=x]").count() == 0
+            # A name that is long leaves nothing beside the page.
+            assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         assert [fault for fault in witness.faults if "security" in fault.lower()] == []
         page.goto(f"{address}/vehicles")
         page.get_by_text("<script>").first.wait_for()

@@ -60,7 +60,9 @@ async def live(view: View) -> None:
 
     @ui.refreshable
     def cameras(now: _Now) -> None:
-        with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-[minmax(0,3fr)_minmax(0,2fr)] gap-4 w-full"):
+        with ui.element("div").classes(
+            "grid grid-cols-1 lg:grid-cols-[minmax(0,3fr)_minmax(0,2fr)] gap-4 w-full items-start"
+        ):
             with ui.element("section").classes("panel").props('aria-label="Site plan"'):
                 site_plan(view, states={one.camera: state_of(one, now.at) for one in now.cameras})
             with ui.element("section").classes("panel").props('aria-label="Cameras"'):
@@ -154,7 +156,7 @@ def _cameras(view: View, now: _Now) -> dict[str, ui.label]:
                 {"good": "good", "idle": "soft", "bad": "bad"}[state]
             ).props('aria-hidden="true"')
             with ui.column().classes("gap-0 grow min-w-0"):
-                ui.link(one.camera, f"/vehicles?camera={quote(one.camera, safe='')}").classes("truncate")
+                ui.link(one.camera, f"/vehicles?camera={quote(one.camera, safe='')}").classes("max-w-full truncate")
                 words = figures_of(one, now.at, view.services.zone)
                 figures[one.camera] = ui.label(words).classes("text-sm soft")
             with ui.row().classes("items-center gap-1 no-wrap soft text-sm whitespace-nowrap"):
