@@ -84,10 +84,10 @@ STAYS = st.lists(
         band=st.none() | st.sampled_from(BANDS),
         link=st.none() | st.sampled_from(CAMERAS),
     ).map(lambda stay: replace(stay, was=None) if stay.vehicle in (None, stay.was) else stay),
-    min_size=1,
+    min_size=2,
     max_size=7,
 ).map(lambda stays: [replace(stay, number=number) for number, stay in enumerate(stays)])
-VISIBLE = st.none() | st.frozensets(st.sampled_from(CAMERAS), min_size=1, max_size=2)
+VISIBLE = st.sampled_from([None, *map(frozenset, (["gate"], ["yard"], ["gate", "bridge"], ["bridge", "yard"]))])
 CLASSES = st.none() | st.just("car")
 
 

@@ -103,6 +103,20 @@ def test_what_happened_at_hidden_cameras_is_not_told(session: Session) -> None:
     assert _ids(session, visible=[]) == []
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_a_viewers_first_few_are_found_by_what_they_see_alone(session: Session, newest_first: bool) -> None:
+    for number, (camera, start, end) in enumerate([("bridge", 0, 90), ("gate", 10, 11), ("gate", 20, 21)]):
+        store(session, tracklet(camera, number, start=start, end=end), "v1")
+    of = tracklet("bridge", 9, start=5, end=80)
+    Writer(session).store_sighting(of, path(of), [embedding(of, modality="thermal")])
+    Writer(session).assign(assignment(of.tracklet_id, "v1"))
+    few: dict[str, Any] = {"visible": ["gate"], "newest_first": newest_first, "limit": 5}
+    assert _ids(session, **few) == ["v1"]
+    assert _ids(session, min_cameras=2, **few) == []
+    assert _ids(session, modality="thermal", **few) == []
+    assert _ids(session, modality="visible", **few) == ["v1"]
+
+
 # By indexes.
 
 
