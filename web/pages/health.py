@@ -12,13 +12,13 @@ from nicegui import ui
 from storage.accounts import Role
 from storage.camera_troubles import OpenTrouble, open_troubles
 from storage.dead_letters import count_dead_letters
-from storage.status import load_camera_status, load_stage_status
+from storage.status import load_stage_status
 from storage.status_samples import CAMERA, STAGE, load_samples
 from web import wording
 from web.pages.blocking import answered
 from web.pages.following import follow
 from web.pages.frame import View, empty, page
-from web.pages.live import figures_of, state_of
+from web.pages.live import cameras_now, figures_of, state_of
 from web.trends import Line, rates, rises, worst
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def health(view: View, hours: int = 6) -> None:
         samples = load_samples(session, now - span, visible=view.caller.cameras)
         return _Known(
             now,
-            [one for one in load_camera_status(session) if view.caller.sees(one.camera)],
+            cameras_now(session, view, now),
             open_troubles(session, visible=view.caller.cameras),
             sum(rises(samples, CAMERA, "dropped").values()),
             sum(rises(samples, CAMERA, "reconnects").values()),

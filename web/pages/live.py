@@ -17,6 +17,7 @@ from web.pages.frame import View, empty, page, thumbnail
 from web.pages.site_plan import State, site_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from zoneinfo import ZoneInfo
 
     from storage.database import Session
@@ -89,6 +90,30 @@ async def live(view: View) -> None:
     follow(view, again, show, every_s=REFRESH_S)
 
 
+def cameras_now(session: Session, view: View, now: datetime) -> list[CameraStatus]:
+    """How the cameras are that whoever looks may see.
+
+    Args:
+        session: To read from.
+        view: Where it is shown.
+        now: The clock.
+    """
+    named = {camera.id for camera in view.services.site.cameras}
+    seen = [one for one in load_camera_status(session) if view.caller.sees(one.camera)]
+    return [one for one in seen if not is_gone(one, now, named)]
+
+
+def is_gone(status: CameraStatus, now: datetime, named: Collection[str]) -> bool:
+    """Whether it was taken out of the site file: its row stays, and would be told as trouble for ever.
+
+    Args:
+        status: What it said last.
+        now: The clock.
+        named: The cameras of the site file.
+    """
+    return status.camera not in named and (now - status.updated_at).total_seconds() > SILENT_S
+
+
 def state_of(status: CameraStatus, now: datetime) -> State:
     """How a camera is, in a colour.
 
@@ -128,9 +153,9 @@ def _is_silent(status: CameraStatus, now: datetime) -> bool:
 
 
 def _read(session: Session, view: View) -> _Now:
-    cameras = [one for one in load_camera_status(session) if view.caller.sees(one.camera)]
+    now = datetime.now(UTC)
     shown = latest_sightings(session, limit=_SIGHTINGS, visible=view.caller.cameras)
-    return _Now(cameras, shown, datetime.now(UTC))
+    return _Now(cameras_now(session, view, now), shown, now)
 
 
 def _states(now: _Now) -> list[tuple[str, State, str]]:
