@@ -16,7 +16,7 @@ with warnings.catch_warnings():
     # The page's library imports a client for Kafka, if it is there, which reads its files by an old way.
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"(read|open)_text is deprecated")
     from web.pages.health import charts
-    from web.pages.live import SILENT_S, figures_of, is_gone, state_of
+    from web.pages.live import GONE_S, SILENT_S, figures_of, is_gone, state_of
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -53,7 +53,7 @@ def test_a_camera_has_the_colour_of_its_state(changed: dict[str, Any], state: st
 
 @pytest.mark.parametrize(
     ("named", "silent_s", "gone"),
-    [({"gate"}, SILENT_S + 1, False), ({"yard"}, SILENT_S + 1, True), ({"yard"}, SILENT_S - 1, False)],
+    [({"gate"}, GONE_S + 1, False), ({"yard"}, GONE_S + 1, True), ({"yard"}, SILENT_S + 1, False)],
 )
 def test_a_camera_that_is_no_more_in_the_site_file_is_no_trouble_for_ever(
     named: set[str], silent_s: float, *, gone: bool

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 REFRESH_S = 2.0
 #: A camera that has said nothing for so long is not running, whatever its row says.
 SILENT_S = 30.0
+#: A camera that has said nothing for so long and is not in our site file was taken out of it. Not sooner: one that the
+#: streamer took up while it ran is not in the file as we read it, and its silence is trouble.
+GONE_S = 86_400.0
 _ENDED = ("finished", "stopped")
 _SIGHTINGS = 24
 #: The least side of a picture, pixels: three stand side by side on a telephone.
@@ -111,7 +114,7 @@ def is_gone(status: CameraStatus, now: datetime, named: Collection[str]) -> bool
         now: The clock.
         named: The cameras of the site file.
     """
-    return status.camera not in named and (now - status.updated_at).total_seconds() > SILENT_S
+    return status.camera not in named and (now - status.updated_at).total_seconds() > GONE_S
 
 
 def state_of(status: CameraStatus, now: datetime) -> State:
