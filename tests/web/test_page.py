@@ -154,6 +154,8 @@ def test_a_picture_finds_its_vehicle_in_every_band(page: Page, address: str, sit
     expect(first).to_have_attribute("href", re.compile(vehicle))
     # Infrared looks are ranked beside visible ones.
     expect(page.get_by_text("thermal", exact=True).first).to_be_visible()
+    # Where the form is longer than the screen, too.
+    expect(first).to_be_in_viewport()
     _picture(page, "search-found")
 
 

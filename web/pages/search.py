@@ -45,8 +45,11 @@ _CHOOSE = """
     label="Choose a file" @click="props.pickFiles"><q-uploader-add-trigger /></q-btn>
 </div>
 """
-#: On a phone answers stand below the form: whoever has sent a picture is led there.
-_TO_RESULTS = "if (window.innerWidth < 768) getHtmlElement(%d).scrollIntoView({behavior: 'smooth', block: 'start'});"
+#: The best answers may be out of sight: on a phone they stand below the form, and beside a long one above its button.
+_TO_RESULTS = """
+const results = getHtmlElement(%d), begin = results.getBoundingClientRect().top;
+if (begin < 0 || begin > window.innerHeight / 2) results.scrollIntoView({behavior: 'smooth', block: 'start'});
+"""
 
 
 @page("/search", "Search")
@@ -273,7 +276,7 @@ class _Desk:
             raise QuestionError(f"{name}: {field.value!r} is no date and time") from error
 
     async def begin(self) -> None:
-        """Searches, and leads whoever has a small screen to what was found."""
+        """Searches, and leads whoever does not see the best answers to them."""
         self._go_to_results()
         await self.ask()
         # Once more: before there were answers, the page was too short to go all the way.
