@@ -30,7 +30,7 @@ pytest_plugins = ("tests.storage.storage_fixtures",)
 ASKED: dict[str, tuple[list[str], str]] = {
     "vehicles": (["--camera", "gate"], ""),
     "trajectory": (["v1"], "v1"),
-    "passed": (["gate", "bridge", "--within", "60"], ""),
+    "passed": (["gate", "gate", "--within", "60"], ""),
     "companions": (["v1"], "v1"),
     "dwell": ([], ""),
     "journeys": ([], ""),
