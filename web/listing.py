@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from reid.modality import Modality
 from storage.errors import StorageError
 from storage.trajectories import VehicleSummary, count_vehicles, latest_vehicles, vehicles
-from web import wording
+from web import addresses, wording
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -158,7 +158,7 @@ def row(services: Services, one: VehicleSummary) -> dict[str, Any]:
     """What the list shows of a vehicle."""
     return {
         "id": one.vehicle_id,
-        "href": _address(one.vehicle_id),
+        "href": addresses.vehicle(one.vehicle_id),
         "name": f"{one.vehicle_class} {one.vehicle_id[:8]}",
         "when": wording.span(one.first_seen, one.last_seen, services.zone),
         "cameras": " → ".join(one.cameras),
@@ -172,12 +172,8 @@ def row(services: Services, one: VehicleSummary) -> dict[str, Any]:
 
 def _gone(vehicle_id: str) -> dict[str, Any]:
     told = "It has no stops any more: they were given to another vehicle, or removed."
-    gone = {"id": vehicle_id, "href": _address(vehicle_id), "name": vehicle_id[:8], "when": told}
+    gone = {"id": vehicle_id, "href": addresses.vehicle(vehicle_id), "name": vehicle_id[:8], "when": told}
     return {**gone, "cameras": "", "told": "", "pictures": []}
-
-
-def _address(vehicle_id: str) -> str:
-    return f"/vehicles/{quote(vehicle_id, safe='')}"
 
 
 def _noted(filters: Filters) -> dict[str, str]:

@@ -9,7 +9,7 @@ from nicegui import ui
 
 from storage.accounts import Role
 from storage.errors import StorageError
-from web import reviewing, wording
+from web import addresses, reviewing, wording
 from web.pages import frame
 from web.pages.blocking import answered
 from web.pages.deeds import merge_button
@@ -47,7 +47,7 @@ def show_likeness(view: View, one: Likeness, place: int, *, merge_with: str | No
         else:
             frame.thumbnail(view, one.crop_image, alt=f"{one.vehicle_class} at {one.camera}, {band}", size=88)
         with ui.column().classes("gap-0 grow basis-36 min-w-0"):
-            vehicle = f"/vehicles/{quote(one.vehicle_id, safe='')}?at={quote(one.tracklet_id, safe='')}"
+            vehicle = addresses.vehicle(one.vehicle_id, at=one.tracklet_id)
             ui.link(f"{one.vehicle_class} {one.vehicle_id[:8]}", vehicle).classes("text-subtitle1")
             ui.label(f"{one.camera} · {view.time(one.captured_at, '%Y-%m-%d %H:%M:%S')}").classes("text-sm")
             ui.badge(band).props("outline")

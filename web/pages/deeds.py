@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from nicegui import ui
 
 from storage.errors import StorageError
-from web import reviewing, wording
+from web import addresses, reviewing, wording
 from web.pages.blocking import answered
 from web.pages.frame import View, thumbnail
 
@@ -139,7 +138,7 @@ def _sketch(view: View, one: VehicleSummary) -> None:
         for band, image in sorted(one.crop_images.items()):
             thumbnail(view, image, alt=f"{one.vehicle_class}, {wording.band(band)}", size=72)
         with ui.column().classes("gap-0 grow basis-56 min-w-0"):
-            ui.link(f"{one.vehicle_class} {one.vehicle_id[:8]}", _address(one.vehicle_id), new_tab=True)
+            ui.link(f"{one.vehicle_class} {one.vehicle_id[:8]}", addresses.vehicle(one.vehicle_id), new_tab=True)
             ui.label(wording.span(one.first_seen, one.last_seen, view.services.zone)).classes("text-sm")
             ui.label(f"{wording.stops(one.tracklets)}: {', '.join(one.cameras)}").classes(
                 "text-sm soft break-words w-full"
@@ -168,7 +167,7 @@ def _say_done(view: View, made: Correction) -> None:
         stay = len(made.changes) - len(made.moved)
         ui.label(f"{wording.stops(len(made.moved))} moved, {stay} confirmed where they were.")
         for vehicle_id in sorted({change.after for change in made.moved}):
-            ui.link(f"Vehicle {vehicle_id[:8]}", _address(vehicle_id))
+            ui.link(f"Vehicle {vehicle_id[:8]}", addresses.vehicle(vehicle_id))
 
         async def undo() -> None:
             try:
@@ -186,7 +185,3 @@ def _say_done(view: View, made: Correction) -> None:
 
 def _button(label: str, icon: str, pressed: Callable[[], object]) -> ui.button:
     return ui.button(label, icon=icon, on_click=pressed).props("flat dense no-caps")
-
-
-def _address(vehicle_id: str) -> str:
-    return f"/vehicles/{quote(vehicle_id, safe='')}"

@@ -9,7 +9,7 @@ from nicegui import ui
 
 from storage.errors import StorageError
 from storage.explanation import explain, in_words
-from web import wording
+from web import addresses, wording
 from web.pages import frame
 from web.pages.blocking import answered
 
@@ -77,9 +77,7 @@ def _side(view: View, tracklet_id: str, vehicle_id: str, camera: str, started_at
         ui.label(camera).classes("text-subtitle1 break-words w-full")
         ui.label(view.time(started_at, "%Y-%m-%d %H:%M:%S")).classes("text-sm")
         with ui.row().classes("gap-3"):
-            ui.link(
-                f"vehicle {vehicle_id[:8]}", f"/vehicles/{quote(vehicle_id, safe='')}?at={quote(tracklet_id, safe='')}"
-            ).classes("text-sm")
+            ui.link(f"vehicle {vehicle_id[:8]}", addresses.vehicle(vehicle_id, at=tracklet_id)).classes("text-sm")
             ui.link("similar", f"/search?tracklet={quote(tracklet_id, safe='')}").classes("text-sm")
 
 

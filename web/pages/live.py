@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from nicegui import ui
 
 from storage.status import LateSighting, latest_sightings, load_camera_status
-from web import wording
+from web import addresses, wording
 from web.pages.blocking import answered
 from web.pages.following import follow
 from web.pages.frame import View, empty, page, thumbnail
@@ -184,7 +183,7 @@ def _cameras(view: View, now: _Now) -> dict[str, ui.label]:
                 {"good": "good", "idle": "soft", "bad": "bad"}[state]
             ).props('aria-hidden="true"')
             with ui.column().classes("gap-0 grow min-w-0"):
-                ui.link(one.camera, f"/vehicles?camera={quote(one.camera, safe='')}").classes("max-w-full truncate")
+                ui.link(one.camera, addresses.vehicles_at(one.camera)).classes("max-w-full truncate")
                 words = figures_of(one, now.at, view.services.zone)
                 figures[one.camera] = ui.label(words).classes("text-sm soft")
             with ui.row().classes("items-center gap-1 no-wrap soft text-sm whitespace-nowrap"):
@@ -212,7 +211,7 @@ def _sighting(view: View, one: LateSighting, when: str) -> None:
     seen = f"{one.vehicle_class}, {one.camera}, {when}"
     target = "/vehicles"
     if one.vehicle_id is not None:
-        target = f"/vehicles/{quote(one.vehicle_id, safe='')}?at={quote(one.tracklet_id, safe='')}"
+        target = addresses.vehicle(one.vehicle_id, at=one.tracklet_id)
     with ui.link(target=target).classes("block no-underline text-inherit"):
         square = "width: 100%; height: auto; aspect-ratio: 1"
         if one.crop_image is None:

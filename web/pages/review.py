@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote
 
 from nicegui import events, ui
 
 from storage.accounts import Role
 from storage.errors import StorageError
 from storage.records import MATCHER
-from web import reviewing
+from web import addresses, reviewing
 from web.pages import frame
 from web.pages.blocking import answered
 from web.pages.doubt import KEYS, show_doubt
@@ -236,7 +235,7 @@ class _Bench:
                 ui.label(f"{count} {'stop' if count == 1 else 'stops'} {deed}").classes("text-xs")
                 if correction.changes:
                     vehicle = (moved or correction.changes)[0].after
-                    ui.link(vehicle[:8], f"/vehicles/{quote(vehicle, safe='')}").classes("text-xs")
+                    ui.link(vehicle[:8], addresses.vehicle(vehicle)).classes("text-xs")
                 ui.space()
                 if correction.undone_by is not None:
                     ui.label(f"taken back by {correction.undone_by}").classes("text-xs")

@@ -14,7 +14,7 @@ from reid.modality import Modality
 from storage.accounts import Role
 from storage.errors import QuestionError, StorageError
 from storage.likeness import Likeness, LikenessFilter
-from web import searching
+from web import addresses, searching
 from web.pages import frame
 from web.pages.alike import MEANING, show_likeness
 from web.pages.blocking import Latest, answered
@@ -124,7 +124,7 @@ class _Desk:
                     frame.thumbnail(self._view, image, alt=f"The vehicle at {stop.camera}", size=120)
             ui.label(f"{stop.camera}, {self._view.time(stop.started_at, '%Y-%m-%d %H:%M:%S')}").classes("text-sm")
             if stop.vehicle_id is not None:
-                ui.link(f"Vehicle {stop.vehicle_id[:8]}", f"/vehicles/{stop.vehicle_id}")
+                ui.link(f"Vehicle {stop.vehicle_id[:8]}", addresses.vehicle(stop.vehicle_id))
 
     def build_filters(self) -> None:
         """Among which looks is sought."""

@@ -17,11 +17,11 @@ from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
 from nicegui import ui
 
 from storage.errors import StorageError
+from web import addresses
 
 if TYPE_CHECKING:
     from streamer.config import CameraConfig, SiteConfig
@@ -186,7 +186,7 @@ def _markers(plan: Plan, states: Mapping[str, State], unit: float) -> Iterator[s
         text_y = y - 12 * unit if is_above else y + 20 * unit
         edge = 50 * unit
         anchor = "start" if x < edge else "end" if x > plan.width - edge else "middle"
-        address = f"/vehicles?camera={quote(name, safe='')}"
+        address = addresses.vehicles_at(name)
         yield (
             f'<a class="camera" href="{escape(address)}" aria-label="Vehicles at {escape(name)}">'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{7 * unit:.1f}" fill="{_COLOURS[state]}"/>'

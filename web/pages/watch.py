@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from nicegui import ui
 
 from storage.accounts import Role
 from storage.errors import StorageError
+from web import addresses, wording
 from web.pages import frame
 from web.pages.blocking import answered
 from web.pages.following import follow
@@ -140,9 +141,9 @@ class _Desk:
     def _show_watch(self, one: Watch) -> None:
         with ui.card().classes("w-full p-2").props("flat bordered"), ui.row().classes("w-full gap-3 items-center"):
             for band, image in sorted(one.crop_images.items()):
-                frame.thumbnail(self._view, image, alt=f"The vehicle, {band.replace('_', ' ')}", size=72)
+                frame.thumbnail(self._view, image, alt=f"The vehicle, {wording.band(band)}", size=72)
             with ui.column().classes(f"gap-0 grow basis-40 {_CELL}"):
-                ui.link(f"vehicle {one.vehicle_id[:8]}", f"/vehicles/{quote(one.vehicle_id, safe='')}")
+                ui.link(f"vehicle {one.vehicle_id[:8]}", addresses.vehicle(one.vehicle_id))
                 if one.note:
                     ui.label(f"“{one.note}”").classes(f"text-sm {_CELL}")
                 ui.label(f"watched by {one.made_by} since {self._time(one.made_at)}").classes(f"text-xs {_CELL}")
@@ -157,7 +158,7 @@ class _Desk:
     def _show_notice(self, notice: Notice) -> None:
         with ui.card().classes("w-full p-2 gap-0").props("flat bordered"):
             with ui.row().classes("w-full gap-2 items-baseline"):
-                address = f"/vehicles/{quote(notice.vehicle_id, safe='')}?at={quote(notice.tracklet_id, safe='')}"
+                address = addresses.vehicle(notice.vehicle_id, at=notice.tracklet_id)
                 ui.link(f"vehicle {notice.vehicle_id[:8]}", address)
                 more = f" and {notice.tracklets - 1} more, by one correction" if notice.tracklets > 1 else ""
                 ui.label(f"at {notice.camera}{more}").classes(_CELL)
