@@ -50,15 +50,6 @@ def caller_of(request: Request) -> Caller | None:
     return found if isinstance(found, Caller) else None
 
 
-def still(caller: Caller, services: Services) -> Caller:
-    """Who opened a page, if they may still what they could then.
-
-    Raises:
-        EndedError: They may not.
-    """
-    return logins.still(services.database, caller)
-
-
 def require(role: Role) -> Callable[[Request], Caller]:
     """A dependency of a route: who asks, if they may do what is left to that role.
 

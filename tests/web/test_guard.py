@@ -14,8 +14,9 @@ from storage.accounts import Kind, Role
 from storage.errors import StorageError
 from tests.web.asking import HERE, Asker, account, small_site, token
 from web.callers import Caller, EndedError, local_caller
-from web.guard import Guard, caller_of, require, still
+from web.guard import Guard, caller_of, require
 from web.headers import page_policy
+from web.logins import still
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -250,13 +251,13 @@ def test_an_open_page_asks_again_whether_its_login_is_good(ask: Asker) -> None:
     with database.transaction() as session:
         (held,) = accounts.tokens(session, at=accounts.accounts(session)[0].made_at)
     vic = Caller("vic", Role.VIEWER, frozenset({"yard"}), held.token_id)
-    assert still(vic, ask.services) == vic
+    assert still(database, vic) == vic
     with ask.services.asking(vic, "vehicles"):
         pass
     with database.transaction() as session:
         accounts.change_account(session, "vic", role=Role.VIEWER, cameras=["gate"])
     with pytest.raises(EndedError, match="rights have changed"):
-        still(vic, ask.services)
+        still(database, vic)
     with database.transaction() as session:
         accounts.revoke_secret(session, secret)
     with pytest.raises(EndedError, match="login has ended"), ask.services.asking(vic, "vehicles"):
